@@ -16,7 +16,7 @@ from torch.utils.data import Subset
 from torchmetrics.functional.classification import binary_auroc
 
 from crispseg import Segmenter, load
-from crispseg.evaluation.calibration import PixelSample, Reliability
+from crispseg.evaluation.calibration import SAMPLED_PIXELS, Reliability, drawn_pixels, temperature_of
 from crispseg.io.parallel import spread
 from crispseg.models import SegmentationModel
 from crispseg.models.novelty import Novelty
@@ -29,12 +29,12 @@ HEAD += ["AUROC for other data, mean", "lowest", "others named", "own named"]
 
 def scored(logits: list[torch.Tensor], truth: list[torch.Tensor], temperature: float) -> list[float]:
     """Return calibration error, log loss, Brier score and AUROC of confidence for wrong pixels, in percent."""
-    reliability, sample = Reliability(), PixelSample(len(truth))
+    reliability, parts = Reliability(), []
     for of_image, labels in zip(logits, truth, strict=True):
         confidence, predicted = (of_image / temperature).softmax(0).max(0)
         reliability.add(confidence.numpy(), predicted.numpy(), labels.numpy())
-        sample.add(of_image / temperature, labels)
-    pixels, labels = torch.cat(sample.logits), torch.cat(sample.labels)
+        parts.append(drawn_pixels(of_image / temperature, labels, SAMPLED_PIXELS // len(truth)))
+    pixels, labels = map(torch.cat, zip(*parts, strict=True))
     probabilities = pixels.softmax(1)
     confidence, predicted = probabilities.max(1)
     brier = (probabilities - F.one_hot(labels, pixels.shape[1])).square().sum(1).mean()
@@ -50,10 +50,9 @@ def calibration(model: SegmentationModel, val: Any) -> list[str]:
     truth = [torch.from_numpy(sample.labels) for sample in samples]
     middle, rows = len(truth) // 2, []
     for fitted, measured in ((slice(middle), slice(middle, None)), (slice(middle, None), slice(middle))):
-        sample = PixelSample(len(truth[fitted]))
-        for pair in zip(logits[fitted], truth[fitted], strict=True):
-            sample.add(*pair)
-        temperature = sample.temperature()
+        images = zip(logits[fitted], truth[fitted], strict=True)
+        parts = [drawn_pixels(*image, SAMPLED_PIXELS // len(truth[fitted])) for image in images]
+        temperature = temperature_of(*map(torch.cat, zip(*parts, strict=True)))
         before, after = (scored(logits[measured], truth[measured], value) for value in (1.0, temperature))
         rows.append([temperature, *before, *after])
     temperature, *means = np.mean(rows, 0)

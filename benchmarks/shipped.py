@@ -22,7 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from compare import COMMIT, file_hash, head, recorded_commit
 from first_result import columns, fewer, folder_flags, folder_name, is_there, print_means, scored
 from reporting import Row, read_rows, write_rows
@@ -35,7 +34,7 @@ from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DataSource, FileDataset, Folder
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.calibration import PixelSample
+from crispseg.evaluation.calibration import fitted_temperature
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference import Segmenter
 from crispseg.io.images import write_image
@@ -99,17 +98,9 @@ def card_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     model = SegmentationModel.from_pretrained(folder)
     train, val = (data_of(given, further).dataset(split) for split in ("train", "val"))
     model.novelty = Novelty.fit(features_of(model, train), features_of(model, val))
-    model.info = replace(model.info, temperature=fitted_temperature(model, val))
+    model.info = replace(model.info, temperature=fitted_temperature(Segmenter(model), val))
     ship(folder, model, val, scored(model, val), recipe_section(folder))
     print(f"{folder}: mIoU {model.info.metrics['val_miou']}")
-
-
-def fitted_temperature(model: SegmentationModel, val: FileDataset) -> float:
-    """Return the temperature that `crispseg train` would fit on val."""
-    sample, segmenter = PixelSample(len(val)), Segmenter(model)
-    for image, labels, _ in map(val.__getitem__, range(len(val))):
-        sample.add(segmenter.logits(image), torch.from_numpy(labels))
-    return sample.temperature()
 
 
 def append_row(key: Row, model: SegmentationModel, evaluation: Evaluation) -> None:

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from crispseg import create_model, from_pretrained
 from crispseg.cli.main import main
-from crispseg.evaluation.calibration import PixelSample, Reliability
+from crispseg.evaluation.calibration import SAMPLED_PIXELS, Reliability, drawn_pixels, temperature_of
 from crispseg.export.pipeline import export_model
 from crispseg.inference import Segmenter
 from crispseg.inference.ensemble import Ensemble
@@ -23,7 +23,7 @@ from crispseg.models import SegmentationModel
 from crispseg.training import Run
 
 
-def drawn_pixels(factor: float, side: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
+def too_large(factor: float, side: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
     """Return logits `(5, H, W)` that are `factor` times too large, and labels `(H, W)` drawn by the right ones."""
     random = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(5, side, side, generator=random)
@@ -44,24 +44,19 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (150, 170, 3), np.uint8)
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.7, 3.0])
 def test_the_temperature_of_drawn_labels_is_found(factor: float) -> None:
-    logits, labels = drawn_pixels(factor)
+    logits, labels = too_large(factor)
     labels[:20] = IGNORE
     logits[:, :20] *= 9  # must not count
-    sample = PixelSample(2)
-    for half in (slice(200), slice(200, None)):
-        sample.add(logits[:, half], labels[half])
-    assert sample.temperature() == pytest.approx(factor, rel=0.04)
+    pixels, truth = drawn_pixels(logits, labels, SAMPLED_PIXELS)
+    assert len(truth) == SAMPLED_PIXELS and temperature_of(pixels, truth) == pytest.approx(factor, rel=0.04)
 
 
 def test_without_labels_probabilities_stay() -> None:
-    sample = PixelSample(1)
-    assert sample.temperature() == 1
-    sample.add(torch.randn(5, 8, 8), torch.full((8, 8), IGNORE))
-    assert sample.temperature() == 1
+    assert temperature_of(*drawn_pixels(torch.randn(5, 8, 8), torch.full((8, 8), IGNORE), 9)) == 1
 
 
 def test_the_error_is_that_of_torchmetrics() -> None:
-    logits, labels = drawn_pixels(1.5)
+    logits, labels = too_large(1.5)
     confidence, predicted = logits.softmax(0).max(0)
     labels[100:120] = IGNORE
     reliability, reference = Reliability(), MulticlassCalibrationError(5, n_bins=15, norm="l1", ignore_index=IGNORE)

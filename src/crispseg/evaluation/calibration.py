@@ -5,6 +5,7 @@ Guo et al.: On Calibration of Modern Neural Networks. ICML 2017.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,46 +15,50 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from crispseg.data import SegmentationDataset
+from crispseg.inference import Segmenter
+from crispseg.io.parallel import spread
 from crispseg.labels import IGNORE
 
 CONFIDENCE_BINS = 15  # equal bins of confidence, as in the literature
-SAMPLED_PIXELS = 2**16  # approximate number of pixels from which a temperature is fitted
-LOG_RANGE = (-2.0, 2.0)  # of the temperature's logarithm
+CALIBRATION_IMAGES = 100  # maximum number of images from which a temperature is fitted
+SAMPLED_PIXELS = 2**16  # maximum number of their pixels
+TEMPERATURES = 0.1, 10.0  # range of the fit
 
 
-class PixelSample:
-    """Logits `(N, C)` and labels `(N,)` of some pixels of each of a number of images, to fit a temperature."""
+def fitted_temperature(segmenter: Segmenter, dataset: SegmentationDataset, images: int = CALIBRATION_IMAGES) -> float:
+    """Return the temperature that fits a model's logits to the labels of at most so many images, evenly spread."""
+    dataset = dataset.with_channels(segmenter.info.in_chans, segmenter.value_range)
+    indices, parts = spread(len(dataset), images), []
+    for index in indices:
+        image, labels, _ = dataset[index]
+        logits = segmenter.logits(image).cpu()
+        parts.append(drawn_pixels(logits, torch.from_numpy(labels), SAMPLED_PIXELS // len(indices)))
+    return temperature_of(*map(torch.cat, zip(*parts, strict=True)))
 
-    def __init__(self, images: int) -> None:
-        self.pixels = -(-SAMPLED_PIXELS // images)
-        self.logits, self.labels = list[Tensor](), list[Tensor]()
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Add pixels of an image with logits `(C, H, W)` and labels `(H, W)`; ignored pixels do not count."""
-        labelled = (labels.flatten() != IGNORE).nonzero()[:, 0]
-        order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(len(self.labels)))
-        chosen = labelled[order[: self.pixels].to(labelled.device)]
-        self.logits.append(logits.flatten(1)[:, chosen].T.float().cpu())
-        self.labels.append(labels.flatten()[chosen].long().cpu())
+def drawn_pixels(logits: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return logits `(N, C)` and labels `(N,)` of random labelled pixels of an image `(C, H, W)`, at most `count`."""
+    labelled = (labels.flatten() != IGNORE).nonzero()[:, 0]
+    order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0))
+    chosen = labelled[order[:count]]
+    return logits.flatten(1)[:, chosen].T, labels.flatten()[chosen].long()
 
-    def temperature(self) -> float:
-        """Return the temperature with the lowest log loss or Brier score, of both that nearer to 1.
 
-        It is 1 if they are on different sides of 1, since one of them would rise; and without a labelled pixel.
-        """
-        logits, labels = (torch.cat(values or [torch.zeros(0)]) for values in (self.logits, self.labels))
-        if not len(labels):
-            return 1.0
-        truth = F.one_hot(labels, logits.shape[1])
+def temperature_of(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature with the lowest log loss or Brier score of pixels, of both that nearer to 1.
 
-        def log_loss(logarithm: float) -> float:
-            return F.cross_entropy(logits / np.exp(logarithm), labels).item()
-
-        def brier_score(logarithm: float) -> float:
-            return F.mse_loss((logits / np.exp(logarithm)).softmax(1), truth.float()).item()
-
-        best = [minimize_scalar(loss, bounds=LOG_RANGE, method="bounded").x for loss in (log_loss, brier_score)]
-        return round(float(np.exp(np.clip(0, min(best), max(best)))), 3)
+    It is 1 if they are on different sides of 1, since one of them would rise; and without a pixel.
+    """
+    if not len(labels):
+        return 1.0
+    truth = F.one_hot(labels, logits.shape[1]).float()
+    losses: tuple[Callable[[float], float], ...] = (
+        lambda temperature: F.cross_entropy(logits / temperature, labels).item(),
+        lambda temperature: F.mse_loss((logits / temperature).softmax(1), truth).item(),  # Brier score
+    )
+    best = [minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x for loss in losses]
+    return round(float(np.clip(1, min(best), max(best))), 3)
 
 
 class Reliability:

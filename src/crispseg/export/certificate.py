@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
-from crispseg.evaluation.calibration import PixelSample
+from crispseg.evaluation.calibration import fitted_temperature
 from crispseg.evaluation.scores import SegmentationScores
 from crispseg.evaluation.summary import DISTANCE
 from crispseg.export.quantization import Calibration
@@ -190,12 +190,9 @@ class Certificate:
 
 def with_temperature_of(file: AnyModel, plan: Any) -> Any:
     """Return a plan with the temperature that fits the logits of its first file to the labels of held-out images."""
-    segmenter, data = Segmenter(file, "cpu"), plan.data
-    held_out = data.held_out.with_channels(file.info.in_chans, file.info.value_range)
-    sample, model = PixelSample(data.images), copy.copy(plan.model)
-    for index in spread(len(held_out), data.images):
-        sample.add(segmenter.logits(held_out[index].image), torch.from_numpy(held_out[index].labels))
-    model.info = replace(model.info, temperature=sample.temperature())
+    temperature = fitted_temperature(Segmenter(file, "cpu"), plan.data.held_out, plan.data.images)
+    model = copy.copy(plan.model)
+    model.info = replace(model.info, temperature=temperature)
     return replace(plan, model=model)
 
 

@@ -80,8 +80,7 @@ class BestCheckpoint(Callback):
             metrics: dict[str, Any] = {"val_miou": round(miou, 2)}
             if sampled := callback(trainer, Pace).sampled:
                 metrics["val_images"] = sampled
-            temperature = pl_module.sample.temperature()
-            best.info = dataclasses.replace(best.info, metrics=metrics, temperature=temperature)
+            best.info = dataclasses.replace(best.info, metrics=metrics)
             best.save_pretrained(self.folder / MODEL)
 
 

@@ -23,7 +23,9 @@ from crispseg.data.folder import settle
 from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_dataset
 from crispseg.data.transforms import CustomTransform
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.calibration import fitted_temperature
 from crispseg.evaluation.recorded import TRAINED
+from crispseg.inference import Segmenter
 from crispseg.inference.segmenter import as_batch
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import owned
@@ -206,6 +208,7 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
     if trainer.is_global_zero:  # other processes may not have access to the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)
         model.novelty = Novelty.fit(*(features_of(model, split) for split in (setup.data.train, setup.data.val)))
+        model.info = replace(model.info, temperature=fitted_temperature(Segmenter(model), setup.data.val))
         model.save_pretrained(folder / MODEL)
         write_image(folder / PICTURE, draw_panels({"prediction": model}, setup.data.val))
     best = callback(trainer, MetricsFile).best

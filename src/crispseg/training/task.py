@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from crispseg.data.loading import derived_seed
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.calibration import PixelSample
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inference.protocols import on_padded
 from crispseg.inference.tiling import Tiling, tiled
@@ -43,7 +42,6 @@ class SegmentationTask(L.LightningModule):
         self.config = config
         self.matrix = SegmentationScores(model.info.num_classes)
         self.scores: Scores | None = None
-        self.sample = PixelSample(1)
         self._loss = torch.tensor(0.0)
 
     def configure_optimizers(self) -> Any:
@@ -79,9 +77,6 @@ class SegmentationTask(L.LightningModule):
                 "warmup steps, set clip to 1, or try precision fp32"
             )
 
-    def on_validation_epoch_start(self) -> None:
-        self.sample = PixelSample(int(sum(self.trainer.num_val_batches)))
-
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         images, labels = batch
         if tile := self.tiling.forced(labels[0].numel()):
@@ -92,9 +87,7 @@ class SegmentationTask(L.LightningModule):
             ids = tiled(logits_of, images[0].permute(1, 2, 0).cpu().numpy(), tile)[0]
             predicted = torch.from_numpy(ids)[None].to(self.device)
         else:
-            logits = self._logits(images)
-            predicted = logits.argmax(1)
-            self.sample.add(logits[0], labels[0])
+            predicted = self._logits(images).argmax(1)
         self.matrix.update(predicted, labels)
 
     def on_validation_epoch_end(self) -> None:
