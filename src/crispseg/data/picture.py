@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from matplotlib import font_manager
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
 from crispseg.folders.examined import Examined
@@ -18,7 +17,7 @@ from crispseg.folders.report import SplitReport, percent, report_of
 from crispseg.io.images import as_picture
 from crispseg.io.parallel import spread
 from crispseg.labels import IGNORE, Color, LabelSet
-from crispseg.visualization.pictures import for_display, overlay
+from crispseg.visualization.pictures import LINE, draw_legend, for_display, overlay, text_font
 
 DATA_PICTURE = "data.png"  # file in a run's folder
 MOST_IMAGES = 12  # images in the picture
@@ -39,18 +38,14 @@ def draw_data(dataset: SegmentationDataset, report: SplitReport) -> NDArray[np.u
     columns = min(COLUMNS, len(indices))
     right, bottom = columns * (width + GAP) + GAP, math.ceil(len(indices) / columns) * (height + TEXT + GAP) + GAP
     words = max(1, right // TILE)  # entries of the legend side by side
-    picture = Image.new("RGB", (right, bottom + math.ceil(len(entries) / words) * (TEXT + GAP) + GAP), "white")
-    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), TEXT - 4)  # has letters of most languages
-    draw = ImageDraw.Draw(picture)
+    picture = Image.new("RGB", (right, bottom + math.ceil(len(entries) / words) * LINE + GAP), "white")
+    draw, font = ImageDraw.Draw(picture), text_font(TEXT - 4)
     for place, index in enumerate(indices):
         sample = dataset[index]
         left, top = GAP + place % columns * (width + GAP), GAP + place // columns * (height + TEXT + GAP)
         picture.paste(Image.fromarray(tile(sample, report.labels, (height, width))), (left, top))
         draw.text((left, top + height), shortened_name(sample.name), "black", font)
-    for place, (color, text) in enumerate(entries):
-        left, top = GAP + place % words * (right // words), bottom + place // words * (TEXT + GAP)
-        draw.rectangle((left, top, left + 2 * TEXT, top + TEXT - 2), fill=tuple(color), outline="black")
-        draw.text((left + 2 * TEXT + GAP, top), text, "black", font)
+    draw_legend(picture, entries, bottom, words)
     return np.asarray(picture)
 
 
@@ -100,12 +95,12 @@ def with_mask(image: NDArray[np.uint8], ids: NDArray[np.uint8], labels: LabelSet
     return np.where(ignored, image * DARK, drawn).astype(np.uint8)
 
 
-def legend(report: SplitReport) -> list[tuple[Color, str]]:
-    """Return the colour, and the id, name and share, of each class and of ignored pixels."""
-    classes = zip(report.labels.palette, report.labels.names, report.shares, strict=True)
-    entries = [(color, f"{index}  {name}  {percent(share)}") for index, (color, name, share) in enumerate(classes)]
+def legend(report: SplitReport) -> list[tuple[str, Color]]:
+    """Return the id, name and share, and the colour, of each class and of ignored pixels."""
+    classes = zip(report.labels.names, report.shares, report.labels.palette, strict=True)
+    entries = [(f"{index}  {name}  {percent(share)}", color) for index, (name, share, color) in enumerate(classes)]
     if report.ignored:
-        entries.append(((64, 64, 64), f"{IGNORE}  ignored (dark)  {percent(report.void)}"))
+        entries.append((f"{IGNORE}  ignored (dark)  {percent(report.void)}", (64, 64, 64)))
     return entries
 
 

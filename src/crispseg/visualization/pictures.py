@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import regionprops
 
 from crispseg.errors import CrispsegError
@@ -108,31 +108,35 @@ def panels(
 
     All columns have one width; the height of a row is the height of its first image at this width.
     """
-    import matplotlib  # imported here, because few callers need it
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
     columns, lines = len(titles), []
     for row in rows:
         assert len(row) == columns, titles
         lines.append(np.hstack([_fitted(image, row[0].shape) for image in row]))
     image = np.vstack(lines)
-    height = len(image) + LINE * (1 + ceil(len(legend) / columns))
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's resolution or font size would move the text
-        figure = Figure((image.shape[1] / 100, height / 100), dpi=100)
-        for column, title in enumerate(titles):
-            place = (column + 1 / 2) / columns, 1 - LINE / (2 * height)
-            figure.text(*place, title, ha="center", va="center", size="large")
-        if legend:
-            handles = []
-            for name, color in legend:
-                text = name.replace("$", r"\$")  # a pair of $ would mark a formula
-                handles.append(Patch(facecolor=np.array(color) / 255, label=text))
-            figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, borderpad=0)
-        picture = Image.fromarray(drawn(figure))
-    picture.paste(Image.fromarray(image), (0, LINE))  # by matplotlib this would take most of the time
+    picture = Image.new("RGB", (image.shape[1], len(image) + LINE * (1 + ceil(len(legend) / columns))), "white")
+    picture.paste(Image.fromarray(image), (0, LINE))
+    draw = ImageDraw.Draw(picture)
+    for column, title in enumerate(titles):
+        draw.text(((column + 0.5) * COLUMN, LINE / 2), title, "black", text_font(16), "mm")
+    draw_legend(picture, legend, len(image) + LINE, columns)
     return np.array(picture)
+
+
+def draw_legend(picture: Image.Image, entries: Sequence[tuple[str, Color]], top: int, columns: int) -> None:
+    """Draw names next to their colours, in columns from `top` on."""
+    draw = ImageDraw.Draw(picture)
+    for index, (name, color) in enumerate(entries):
+        row, column = divmod(index, columns)
+        left, middle = column * picture.width // columns + GAP, top + (row + 0.5) * LINE
+        draw.rectangle((left, middle - 7, left + LINE, middle + 7), fill=tuple(color), outline="black")
+        draw.text((left + LINE + 2 * GAP, middle), name, "black", text_font(14), "lm")
+
+
+def text_font(size: int) -> ImageFont.FreeTypeFont:
+    """Return a font that has the letters of most languages."""
+    from matplotlib import font_manager  # imported here, because few callers need it
+
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
 
 
 def _fitted(image: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:
