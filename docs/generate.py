@@ -88,7 +88,7 @@ def write_all() -> None:
     parts["predict_speed"] = predict_speed()
     parts["options"] = "\n".join(["# Options of the models", "", *map(options_of, list_models())])
     shown: dict[str, str] = {}
-    names = sorted({*command_names()} - {"data"}, key=lambda name: name != "train")  # others refer to keys of train
+    names = sorted(command_names(), key=lambda name: name != "train")  # others refer to keys of train
     head = ["# Command line", "", "## Exit codes", "", exit_codes(), "", json_key(), ""]
     parts["commands"] = "\n".join([*head, *(command_of(commands[name], shown) for name in names)])
     generated = ROOT / ".generated"

@@ -62,6 +62,6 @@ def test_bundled_images_are_copied(tmp_path: Path, capsys: Capture) -> None:
 def test_help_and_unknown_commands(capsys: Capture) -> None:
     for argv in ([], ["--help"]):
         assert "import" in output_of(capsys, "data", *argv)
-    assert "unknown command 'data imprt'; did you mean 'import'?" in error_of(capsys, "data", "imprt")
+    assert "unknown command 'data imprt'; did you mean 'data import'?" in error_of(capsys, "data", "imprt")
     for name, phrase in (("list", "public data sets"), ("import", "--background")):
         assert phrase in output_of(capsys, "data", name, "--help")

@@ -12,7 +12,7 @@ import pytest
 from commands import Capture, output_of
 
 from crispseg.cli import first_page
-from crispseg.cli.command import Command, Group, WithData, commands, read_flags
+from crispseg.cli.command import Command, WithData, commands, read_flags
 from crispseg.cli.main import COMMANDS, main
 
 NAMES = [page.name.removesuffix(".txt") for page in (files("crispseg.cli") / "help").iterdir()]
@@ -38,14 +38,14 @@ def examples(page: str) -> Iterator[list[str]]:
 
 
 def test_each_command_has_a_page() -> None:
-    assert {*PAGES} == {*commands}
+    assert {*PAGES} == {*commands, "data", "label"}
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_short_and_true(name: str) -> None:
     lines = PAGES[name].splitlines()
     assert len(lines) <= 35 and max(map(len, lines)) <= 80
-    if issubclass(commands[name], Group):
+    if name not in commands:
         return
     assert lines[0].startswith(commands[name].usage().partition(" [--key")[0].replace(" --out", ""))
     known = keys_of(commands[name])

@@ -165,20 +165,17 @@ def data_help() -> str:
     return "\n".join([*textwrap.wrap(about, help_width()), "", *_explained(shown, help_width())])
 
 
-class Group(Command):
-    """Base of commands with sub-commands, whose names begin with the name of the group."""
-
-    @classmethod
-    def start(cls, argv: Sequence[str]) -> int | None:
-        """Run one of the commands, or print their names."""
-        if not argv or argv[0] in HELP:
-            print(first_page([cls.name]))
-            return 0
-        before = f"{cls.name} "
-        known = {name.removeprefix(before): commands[name] for name in commands if name.startswith(before)}
-        if argv[0] not in known:
-            raise CrispsegError(f"unknown command '{before}{argv[0]}'{did_you_mean(argv[0], known)}")
-        return known[argv[0]].start(argv[1:])
+def start(name: str, argv: Sequence[str]) -> int | None:
+    """Run the command of a name, or one of the commands whose names begin with it, or print their names."""
+    if name in commands:
+        return commands[name].start(argv)
+    if not argv or argv[0] in HELP:
+        print(first_page([name]))
+        return 0
+    full = f"{name} {argv[0]}"
+    if full not in commands:
+        raise CrispsegError(f"unknown command '{full}'{did_you_mean(full, commands)}")
+    return commands[full].start(argv[1:])
 
 
 @dataclass(kw_only=True)

@@ -10,19 +10,13 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Column, Table
 
-from crispseg.cli.command import Command, Group
+from crispseg.cli.command import Command
 from crispseg.cli.keys import WithOptions
 from crispseg.data.catalogue import catalogue
 from crispseg.data.hints import after_get, after_import
 from crispseg.data.importing import import_annotations
 from crispseg.data.sources import Nuclei
 from crispseg.io.files import check_new_folder, writable_folder
-
-
-class Data(Group):
-    """List data sets, copy bundled images, or import annotations."""
-
-    name = "data"
 
 
 class ListData(Command):

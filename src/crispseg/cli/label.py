@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import PositiveInt
 from rich.console import Console
 
-from crispseg.cli.command import Group, WithData
+from crispseg.cli.command import WithData
 from crispseg.cli.keys import WithDevice, show_page
 from crispseg.config.files import real_path
 from crispseg.data.examination import pairs_of
@@ -33,12 +33,6 @@ from crispseg.models import SegmentationModel
 
 COMPARED = 500  # maximum number of labelled images, evenly spread, that a choice is compared with
 PAGE = "index.html"
-
-
-class Label(Group):
-    """Choose images to label next, or list masks that are probably wrong."""
-
-    name = "label"
 
 
 @dataclass(kw_only=True)

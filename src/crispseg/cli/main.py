@@ -95,9 +95,9 @@ def _run(argv: list[str]) -> int:
     os.environ.pop("MPLBACKEND", None)  # crispseg opens no windows, and matplotlib fails if there is no such backend
     importlib.import_module(f"crispseg.cli.{name}")
     keep_freed_memory()
-    from crispseg.cli.command import commands  # imports pydantic and rich; the help page does not need them
+    from crispseg.cli.command import start  # imports pydantic and rich; the help page does not need them
 
-    return commands[name].start(argv[1:]) or 0
+    return start(name, argv[1:]) or 0
 
 
 @contextmanager
