@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -163,20 +163,12 @@ class PredictionJob:
         """Raise a CrispsegError for options that exclude each other; `has_maps` is whether TIFFs are read in tiles."""
         if self.polygons and not has_maps:
             raise CrispsegError("polygons are made from TIFFs in tiles; give TIFFs, and tiles such as 1024")
-        given = {
+        given = {field.name: getattr(self, field.name) != field.default for field in fields(self)}
+        given |= {
             "format": self.server is not None,
-            "shares": self.shares,
-            "objects": self.objects is not None,
-            "confidence": self.confidence,
-            "outputs": bool(self.outputs),
-            "tiles of TIFFs": has_maps,
-            "refuse": self.refuse,
-            "resume": self.resumes,
             "format panoptic": self.format == PANOPTIC,
-            "fast": self.fast,
-            "backend": self.backend != "auto",
-            "precision": self.precision is not None,
-            "compile": self.compile,
+            "tiles of TIFFs": has_maps,
+            "resume": self.resumes,
             "an exported file": is_exported(self.run),
         }
         for option, others in CONFLICTS.items():
