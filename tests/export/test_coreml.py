@@ -1,6 +1,7 @@
 """Core ML packages: their programs are those of the model, at one size, and macOS is needed for a run."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from crispseg.export import export_model
 from crispseg.export.certificate import Certificate
 from crispseg.inference.device import runs_coreml
 
-coremltools = pytest.importorskip("coremltools", reason="coremltools is not installed: pip install 'crispseg[coreml]'")
-
-pytestmark = pytest.mark.slow
+REASON = "coremltools is not installed: pip install 'crispseg[coreml]'"
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("coremltools") is None, reason=REASON)]
 
 SIZE = (64, 96)
 
@@ -39,6 +39,8 @@ def package(model: crispseg.SegmentationModel, tmp_path_factory: pytest.TempPath
 
 
 def test_the_program_is_that_of_the_model(package: Path) -> None:
+    import coremltools  # takes seconds, which other tests would wait for
+
     model = coremltools.models.MLModel(str(package), skip_model_load=True)
     spec = model.get_spec()
     (images,), (logits,) = spec.description.input, spec.description.output
