@@ -32,7 +32,7 @@ HOLLOW[6:12, 2:12], HOLLOW[7:9, 4:6] = 2, 0
 
 def outlined(photo: Path, name: str, mask: NDArray[np.uint8], folder: Path, classes: LabelSet) -> Outlined:
     names = {classes.index(name): name for name in classes.foreground}
-    return Outlined(photo, name, mask, folder, classes, names, coverage(mask, 0))
+    return Outlined(photo, name, mask, folder, names, coverage(mask, 0))
 
 
 def returned(kind: str, masks: dict[str, NDArray[np.uint8]], folder: Path) -> dict[str, NDArray[np.uint8]]:

@@ -87,7 +87,6 @@ class Outlined(NamedTuple):
     name: str  # its name in the annotations, without suffix
     labels: NDArray[Any]  # `(H, W)` class ids, or object numbers
     folder: Path  # folder of the annotations when they are complete
-    classes: LabelSet
     names: Mapping[int, str]  # class of each label that is written
     covered: Coverage  # its polygons
     raster: Path | None = None  # TIFF at the map position of the image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import starmap
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -51,9 +52,4 @@ def write_svg(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> No
 
 def svg_path(rings: Iterable[Ring]) -> str:
     """Return the commands that draw closed outlines."""
-    return "".join(map(svg_ring, rings))
-
-
-def svg_ring(ring: Ring) -> str:
-    """Return the commands that draw a closed outline."""
-    return f"M{' '.join(f'{x:g},{y:g}' for x, y in ring)}Z"
+    return "".join(f"M{' '.join(starmap('{:g},{:g}'.format, ring))}Z" for ring in rings)

@@ -116,10 +116,10 @@ def _usable(tasks: list[Task], background: str | None) -> tuple[list[Task], str 
     labels = {shape.label for shape in shapes}
     if strokes and len(strokes) == len(annotated) and labels.isdisjoint({background, *BACKGROUNDS}):
         background = None
+    leaves_out = bool(strokes) or background is None
     notes = {"images have lines only, so their other pixels are 255, unlabelled": strokes}
-    if strokes or background is None:
-        return annotated, background, notes | {"images without annotations (left out)": empty}
-    return tasks, background, notes | {"images without annotations (all background)": empty}
+    notes[f"images without annotations ({'left out' if leaves_out else 'all background'})"] = empty
+    return annotated if leaves_out else tasks, background, notes
 
 
 def _write(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from crispseg.config.settings import shortened
 from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
 from crispseg.folders.examined import Examined
 from crispseg.folders.lookup import NONE
@@ -44,7 +45,7 @@ def draw_data(dataset: SegmentationDataset, report: SplitReport) -> NDArray[np.u
         sample = dataset[index]
         left, top = GAP + place % columns * (width + GAP), GAP + place // columns * (height + TEXT + GAP)
         picture.paste(Image.fromarray(tile(sample, report.labels, (height, width))), (left, top))
-        draw.text((left, top + height), shortened_name(sample.name), "black", font)
+        draw.text((left, top + height), shortened(sample.name, 40), "black", font)
     draw_legend(picture, entries, bottom, words)
     return np.asarray(picture)
 
@@ -102,7 +103,3 @@ def legend(report: SplitReport) -> list[tuple[str, Color]]:
     if report.ignored:
         entries.append((f"{IGNORE}  ignored (dark)  {percent(report.void)}", (64, 64, 64)))
     return entries
-
-
-def shortened_name(name: str, most: int = 40) -> str:
-    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -137,7 +137,7 @@ def _with_recorded(recorded: Tree, names: Sequence[str], given: Mapping[str, obj
     before = recorded.get("name")
     given = completed(given, before)
     name = given.get("name", before)
-    elsewhere = name == Folder.name and _in_other_folders(recorded, given)
+    elsewhere = name == Folder.name and not _folders(given).items() <= _folders(recorded).items()
     if name != before:
         recorded = {}
     elif elsewhere:
@@ -150,12 +150,6 @@ def _with_recorded(recorded: Tree, names: Sequence[str], given: Mapping[str, obj
 def _check_meaning(data: DataSource, given: Mapping[str, object]) -> None:
     if not {*MEANING} & given.keys():
         data.check_meaning()
-
-
-def _in_other_folders(recorded: Tree, given: Mapping[str, object]) -> bool:
-    """Return whether settings give a folder that is not the recorded one."""
-    places, before = _folders(given), _folders(recorded)
-    return not places.items() <= before.items()
 
 
 def _folders(settings: Mapping[str, object]) -> dict[str, Path]:
@@ -179,25 +173,20 @@ TRAINED = "train.txt"  # file in a run's folder that lists its training images, 
 
 def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     """Warn of training images of a run in a split, compared by file or content, if both are custom data."""
-    if data.inferred and split != "train":
-        print_lines(Console(stderr=True), _leaks(run, data, split), "yellow")
-
-
-def _leaks(run: str, data: DataSource, split: str) -> list[str]:
     recorded, _ = recorded_data(run)
-    if recorded.get("name") != Folder.name:
-        return []
+    if not data.inferred or split == "train" or recorded.get("name") != Folder.name:
+        return
     file = (Path(run).parent if Path(run).name == "model" else Path(run)) / TRAINED
     try:
         trained = build_data(recorded)
         names = {*written_lines(file)} if file.is_file() else {*trained.names_to_record(trained.pairs("train"))}
         known = {real_path(pair.image): pair for pair in trained.pairs(ALL, strict=False) if pair.name in names}
     except CrispsegError:  # they no longer exist
-        return []
+        return
     pairs, lines = data.pairs(split), []
     if again := [pair.name for pair in pairs if known.pop(real_path(pair.image), None)]:
         remedy = f"; data.train_list {file} leaves them out" if split == "val" and file.is_file() else ""
         lines.append(f"{len(again)} of {len(pairs)} images in {split} were used in training: {few(again, 2)}{remedy}")
     for finding in shared_by(data, {"train": [*known.values()], split: pairs}):
         lines += lines_of(finding)
-    return lines
+    print_lines(Console(stderr=True), lines, "yellow")

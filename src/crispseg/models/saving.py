@@ -166,14 +166,13 @@ def read_info(source: str | Path, **hub: Any) -> ModelInfo:
 
 def fingerprint(source: str | Path) -> str:
     """Return a hash of a saved model's files, or of all folds, as 16 digits; errors are those of `from_pretrained`."""
-    places: list[str | Path] = [*folds_of(source)] or [source]
-    return digest(*(located(place, name, {}) for place, name in product(places, (CONFIG_FILE, WEIGHTS_FILE))))[:16]
+    return digest(*saved_files(source, CONFIG_FILE, WEIGHTS_FILE))[:16]
 
 
-def weight_files(source: str | Path) -> list[Path]:
-    """Return the file of weights of a saved model, or those of all folds; errors are those of `from_pretrained`."""
+def saved_files(source: str | Path, *names: str) -> list[Path]:
+    """Return files of a saved model, or of all folds; errors are those of `from_pretrained`."""
     places: list[str | Path] = [*folds_of(source)] or [source]
-    return [located(place, WEIGHTS_FILE, {}) for place in places]
+    return [located(place, name, {}) for place, name in product(places, names)]
 
 
 def folds_of(source: str | Path) -> list[Path]:

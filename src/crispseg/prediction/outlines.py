@@ -69,7 +69,7 @@ class Outlines:
             with open_dataset(raster) as dataset:
                 is_map = bool(dataset.crs)
         covered, place = self.of_maps.pop(results[0], None) or self.covered(labels), self.folder / job.format
-        return Outlined(image, name, labels, place, self.classes, names, covered, raster if is_map else None)
+        return Outlined(image, name, labels, place, names, covered, raster if is_map else None)
 
     def summary(self) -> str:
         """Return a line about what simplification changed."""

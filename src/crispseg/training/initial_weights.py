@@ -15,7 +15,7 @@ from crispseg.inference.tiling import enough_memory
 from crispseg.labels import LabelSet
 from crispseg.licences import CODE, NOT_STATED, Licence
 from crispseg.models import SegmentationModel
-from crispseg.models.saving import read_info, shipped_folder, weight_files
+from crispseg.models.saving import WEIGHTS_FILE, read_info, saved_files, shipped_folder
 from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig, config_to_dict
 
@@ -51,7 +51,7 @@ def ledger_of(config: TrainConfig, *, resume: bool) -> tuple[Licence, ...]:
         licences.append(weights_licence(config.model.backbone, config.model.pretrained))
     for parent in filter(None, (config.init_from, config.teacher)):
         model, own = open_model(parent), CODE[0].licence if shipped_folder(parent) else NOT_STATED
-        files = [model.path] if isinstance(model, ExportedModel) else weight_files(parent)
+        files = [model.path] if isinstance(model, ExportedModel) else saved_files(parent, WEIGHTS_FILE)
         licences += [*model.info.licences, *(Licence.of_file(Path(parent).name, own, file) for file in files)]
     if config.unlabelled:
         licences.append(Licence("data", "unlabelled images", NOT_STATED, Path(config.unlabelled).name))
