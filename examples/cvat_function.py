@@ -16,7 +16,8 @@ from PIL import Image
 from skimage.measure import label, regionprops
 
 from crispseg import Segmenter
-from crispseg.io.outlines import areas, joined
+from crispseg.io.outlines import joined
+from crispseg.io.polygons import coverage
 from crispseg.labels import IGNORE
 
 
@@ -39,8 +40,9 @@ class Function:
 
     def polygons(self, labels: NDArray[np.uint8]) -> Iterator[LabeledShapeRequest]:
         """Yield the outlines of areas; a line joins the outlines of holes to the outer one."""
-        for index, outlines in areas(labels, self.background):
-            yield cvataa.polygon(index, np.ravel(joined(outlines)).astype(float).tolist())
+        for index, outlines in coverage(labels, 0).rings():
+            if index not in (self.background, IGNORE):
+                yield cvataa.polygon(index, np.ravel(joined(outlines)).astype(float).tolist())
 
     def masks(self, labels: NDArray[np.uint8]) -> Iterator[LabeledShapeRequest]:
         """Yield the pixels of areas."""

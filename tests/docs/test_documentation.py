@@ -24,6 +24,7 @@ from crispseg.models import saving
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 PAGES += sorted(page for folder in ("docs", "examples") for page in (ROOT / folder).rglob("*.md"))
+PROGRAMS = sorted((ROOT / "examples").rglob("*.py"))
 FORMS = re.compile(r"…|\.\.\.|\[--|\b(COMMAND|FLAGS|NAME|TABLE)\b")
 """In lines that show the form of a command."""
 MAPPINGS = ("--loss", "--boundary_weights", "--model.fuse_options")
@@ -34,6 +35,9 @@ def blocks(page: Path, language: str) -> list[str]:
     """The code blocks of a language; those of the shell name none."""
     found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return [code for named, code in found if named == language]
+
+
+PAGES_WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
 def commands() -> list[Any]:
@@ -124,9 +128,9 @@ def test_flags_within_sentences_exist(capsys: pytest.CaptureFixture[str]) -> Non
                 assert flag in known or flag.endswith(".") or mapping in MAPPINGS, f"{page.name}: {code}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES_WITH_PYTHON, *PROGRAMS], ids=lambda page: page.name)
 def test_python_parses_and_its_imports_exist(page: Path) -> None:
-    for block in blocks(page, "python"):
+    for block in blocks(page, "python") or [page.read_text(encoding="utf-8")]:
         nodes = ast.walk(ast.parse(block))
         imports = [
             node for node in nodes if isinstance(node, ast.ImportFrom) and str(node.module).startswith("crispseg")
