@@ -1,4 +1,4 @@
-"""Make the pictures of README.md and the site, and the tables of README.md and docs/results.md.
+"""Make the pictures of README.md and the site, and tables of README.md, docs/results.md and docs/strokes.md.
 
     python docs/figures.py all --data DATA --weights WEIGHTS     # about an hour on two processor cores
     python docs/figures.py table                                 # the tables, of the rows in benchmarks/
@@ -92,6 +92,13 @@ FIVE_MINUTES = {
 }
 """Rows of the README's table: the method in benchmarks/first_result.csv, and its label."""
 DOMAINS = {"nuclei": "nuclei", "aerial": "aerial", "camvid": "streets (CamVid)", "leaf": "leaves"}
+
+STROKES = {
+    "full": "full masks",
+    "strokes": "strokes",
+    "strokes --loss.gated_crf=1": "strokes and a loss for pixels of equal colour",
+}
+"""Rows of the table of docs/strokes.md: the method in benchmarks/strokes.csv, and its label."""
 
 BENCHMARK = {
     **RESULTS,
@@ -262,7 +269,7 @@ def tutorial() -> None:
         for name, file, height in (("evaluation", "scores.html", 1480), ("inspection", "page.html", 1200)):
             page.get((folder / file).as_uri())
             time.sleep(2)
-            shoot(page, name, height)
+            save(name, photograph(page, height), "pages")
         url = f"http://127.0.0.1:{PORT}"
         with demo(folder / "cells.onnx", url):
             page.get(url)
@@ -270,7 +277,7 @@ def tutorial() -> None:
             upload = page.find_element("css selector", "input[type=file]")
             upload.send_keys(str(folder / "photos/test/751f421d3229.png"))
             time.sleep(30)
-            shoot(page, "demo", 1200)
+            save("demo", photograph(page, 1200), "pages")
 
 
 def fit(image: NDArray[np.uint8], size: int = 256) -> NDArray[np.uint8]:
@@ -282,11 +289,11 @@ def fit(image: NDArray[np.uint8], size: int = 256) -> NDArray[np.uint8]:
     return square
 
 
-def save(name: str, image: NDArray[np.uint8], folder: str = "figures") -> None:
-    """In 192 colours: a quarter of the bytes."""
+def save(name: str, image: NDArray[np.uint8], folder: str = "figures", colors: int = 192) -> None:
+    """In few colours: a quarter of the bytes."""
     (ASSETS / folder).mkdir(parents=True, exist_ok=True)
-    colors = Image.fromarray(image).quantize(192, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
-    colors.save(ASSETS / folder / f"{name}.png", optimize=True)
+    reduced = Image.fromarray(image).quantize(colors, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+    reduced.save(ASSETS / folder / f"{name}.png", optimize=True)
 
 
 @contextmanager
@@ -304,13 +311,13 @@ def browser(width: int = WIDTH) -> Iterator[Any]:
         running.quit()
 
 
-def shoot(page: Any, name: str, height: int, width: int = WIDTH) -> None:
-    """The upper part of what the browser shows."""
+def photograph(page: Any, height: int, width: int = WIDTH) -> NDArray[np.uint8]:
+    """Return the upper part of what the browser shows."""
     page.set_window_size(width, height)
     time.sleep(2)  # frames are drawn again
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     shot = page.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-    save(name, np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")), "pages")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"))
 
 
 @contextmanager
@@ -364,6 +371,19 @@ def five_minutes() -> str:
     for method, row in wide.iterrows():
         cells = [marked(row[domain], wide[domain].max()) for domain in DOMAINS]
         label = FIVE_MINUTES[str(method)] + " †" * int(seeds[method] == 1)
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def strokes() -> str:
+    """The table of strokes and full masks: mIoU and boundary F of one seed."""
+    scores = {}
+    with (ROOT / "benchmarks/strokes.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            scores[row["method"], row["data"]] = f"{float(row['last_miou']):.1f}, {float(row['last_boundary_f_3']):.1f}"
+    lines = ["| | nuclei | leaf | CamVid |", "| --- | --- | --- | --- |"]
+    for method, label in STROKES.items():
+        cells = [scores[method, data] for data in ("nuclei", "leaf", "camvid")]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -469,6 +489,7 @@ def page_tables() -> dict[str, dict[str, str]]:
     of_site = five_minutes().replace("docs/", "")
     return {
         "README.md": {"five minutes": five_minutes()},
+        "docs/strokes.md": {"strokes": strokes()},
         "docs/results.md": {"five minutes": of_site, "networks": benchmark(), "latency": latency()},
     }
 
