@@ -24,8 +24,8 @@ from skimage.segmentation import expand_labels, watershed
 
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError
-from crispseg.io.files import atomic_path, write_file, write_table
-from crispseg.io.images import MADE_OF, png_content
+from crispseg.io.files import write_file, write_table
+from crispseg.io.images import MADE_OF, write_image
 from crispseg.io.outlines import segmentations
 from crispseg.io.results import check_results, check_text
 from crispseg.labels import LabelSet
@@ -202,8 +202,7 @@ class Objects:
         numbers, table = (Path(folder) / f"{self.name}{ending}" for ending in OBJECT_ENDINGS)
         check_results(numbers)
         check_text(table, "id,area,")
-        with atomic_path(numbers) as temporary:
-            temporary.write_bytes(png_content(self.ids.astype(np.uint16), self.made_of or MADE_OF))
+        write_image(numbers, self.ids.astype(np.uint16), self.made_of or MADE_OF)
         columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
         of_page = {} if page is None else {"page": page}
         header, rows = [*columns, *of_page], [[*row[: len(columns)], *of_page.values()] for row in self]
