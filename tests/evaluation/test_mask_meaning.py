@@ -17,7 +17,6 @@ from crispseg import SegmentationModel
 from crispseg.config.settings import Text
 from crispseg.data import FileDataset, Folder
 from crispseg.data.examination import examine
-from crispseg.data.folder import settle
 from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.recorded import data_to_score
 from crispseg.inspection import inspect_image
@@ -43,7 +42,7 @@ def put(root: Path, *masks: NDArray[Any]) -> Path:
 
 def begun(data: Folder, out: Path) -> tuple[Path, dict[Path, NDArray[np.uint8]]]:
     """A run as training leaves it, whose model was not trained, and the labels that it would train on, by mask."""
-    config = tiny(out, data=settle(data)[0])
+    config = tiny(out, data=data.settled())
     model, _ = starting_model(config, config.data.label_set())
     splits = check_data(config)[1]
     model.save_pretrained(out / "model")

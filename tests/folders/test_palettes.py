@@ -11,7 +11,6 @@ from dataset_trees import indexed, save
 
 from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
-from crispseg.data.folder import settle
 from crispseg.errors import CrispsegError
 from crispseg.folders.palettes import read_palette
 from tests.data.own_folders import BLACK, folder, ids, make_pair
@@ -69,7 +68,7 @@ def test_several_colours_for_a_class(tmp_path: Path, refuses: Any) -> None:
         make_pair(tmp_path, each, COLORS[ids(0, 1, 2, 3)])
     source = folder(tmp_path, palette=[BLACK, [ROAD, TREE], SKY], classes=["a", "b", "c"])
     np.testing.assert_array_equal(source.dataset("train")[0].labels, ids(0, 1, 1, 2))
-    assert settle(settle(source)[0])[0] == settle(source)[0]
+    assert source.settled().settled() == source.settled()
     with refuses("to two classes"):
         folder(tmp_path, palette=[BLACK, [ROAD, BLACK]]).label_set()
 
@@ -115,8 +114,8 @@ def test_colours_near_those_of_the_palette_need_a_tolerance(name: str, tmp_path:
         check_split(folder(tmp_path, palette=palette).dataset("all"), "all")
     (settings,) = refused.value.settings or [{"data.palette_tolerance": 442}]  # lossy files are refused as such
     tolerance = settings["data.palette_tolerance"]
-    source = settle(folder(tmp_path, palette=palette, palette_tolerance=tolerance))[0]
-    assert settle(source)[0] == source
+    source = folder(tmp_path, palette=palette, palette_tolerance=tolerance).settled()
+    assert source.settled() == source
     check_split(source.dataset("all"), "all")
     for sample in source.dataset("all"):
         assert (sample.labels != blobs(int(sample.name))).mean() <= wrong

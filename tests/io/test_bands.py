@@ -12,7 +12,6 @@ from training_runs import PAPER, quietly
 
 from crispseg.cli.main import main
 from crispseg.data import Augment, Folder
-from crispseg.data.value_ranges import known_range
 from crispseg.io.images import read_image, write_image
 from crispseg.training import ModelConfig, Run, TrainConfig
 
@@ -81,7 +80,7 @@ def test_a_model_of_bands_keeps_their_range(run: Run, data: Folder) -> None:
     info = run.model.info
     assert info.in_chans == 5 and len(info.mean) == 5
     assert info.value_range is not None and info.value_range[1] > 2000
-    assert info.value_range == known_range(data.dataset("train").with_channels(5))
+    assert info.value_range == data.dataset("train").with_channels(5).known_range()
     assert run.iou["house"] is not None and run.iou["house"] > 50
     assert (run.folder / "val.png").is_file()
 

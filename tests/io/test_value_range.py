@@ -19,7 +19,6 @@ from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.dataset import FileDataset
-from crispseg.data.value_ranges import known_range
 from crispseg.export.plan import describe
 from crispseg.inference import tiled
 from crispseg.io import value_range
@@ -81,7 +80,7 @@ def test_training_measures_the_range_and_says_so(run: tuple[Run, str], data: Fol
     low, high = trained.model.info.value_range or (0, 0)
     assert LOW <= low <= LOW + 5 and HIGH - 5 <= high <= HIGH
     assert json.loads((trained.folder / "model/config.json").read_text())["value_range"] == [low, high]
-    assert known_range(data.dataset("train")) == (low, high)
+    assert data.dataset("train").known_range() == (low, high)
     assert f"images are 16-bit: values from {low:g} to {high:g} are scaled to 0 to 1" in printed
     assert percentile_range([np.full((4, 4), 7, np.uint16)]) == (7, 8)
     assert json.loads(describe(trained.model.info))["value_range"] == [low, high]
@@ -107,7 +106,7 @@ def test_every_way_in_scales_alike(run: tuple[Run, str], data: Folder, tmp_path:
 
 def test_a_declared_range_counts(data: Folder, refuses: Refuses) -> None:
     declared = replace(data, value_range=(0, 4095)).dataset("train")
-    assert known_range(declared) == (0, 4095)
+    assert declared.known_range() == (0, 4095)
     assert np.array_equal(declared[0].image, read_image(declared.pairs[0].image, value_range=(0, 4095)))
     values = sensor(0, 3)
     assert np.array_equal(
@@ -184,7 +183,7 @@ def dark(seed: int, dtype: str = "uint8") -> np.ndarray:
 def test_images_are_read_by_their_own_ranges(dtype: str, tmp_path: Path) -> None:
     data = write_data(tmp_path, lambda seed: dark(seed, dtype))
     split = data.dataset("train")
-    assert known_range(replace(data, value_range="image").dataset("val")) == "image"
+    assert replace(data, value_range="image").dataset("val").known_range() == "image"
     for index, pair in enumerate(split.pairs):
         values = dark(int(pair.name), dtype)
         low, high = np.percentile(values, (1, 99.8))

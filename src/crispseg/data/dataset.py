@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 
 from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError
-from crispseg.folders.facts import MaskFacts
+from crispseg.folders.facts import MaskFacts, read_image_facts
 from crispseg.folders.lookup import MAX_NUMBER, InstanceLookup, MaskLookup
 from crispseg.folders.meaning import Meaning
-from crispseg.folders.survey import Pair
+from crispseg.folders.survey import Pair, read_facts
 from crispseg.io.images import image_channels, read_image, read_mask
-from crispseg.io.value_range import ValueRange
+from crispseg.io.sampled_values import sampled_values, some_of
+from crispseg.io.value_range import ValueRange, percentile_range
 from crispseg.labels import LabelSet
 from crispseg.licences import NOT_STATED, Licence
 
@@ -75,6 +76,10 @@ class SegmentationDataset(Dataset[Sample], ABC):
         """
         return None
 
+    def known_range(self) -> ValueRange | None:
+        """Return the declared range of 16-bit files, or the range of a sample of their pixels; None for 8 bits."""
+        return None
+
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> SegmentationDataset:
         """Return this split with the `image_channels` that a model with `in_chans` needs.
 
@@ -121,6 +126,15 @@ class FileDataset(SegmentationDataset):
         seen = copy(self)
         seen.channels, seen.value_range = image_channels(in_chans), value_range or self.value_range
         return seen
+
+    def known_range(self) -> ValueRange | None:
+        if self.value_range is not None:
+            return self.value_range
+        # Unreadable images are skipped, because `check_splits` reports them.
+        facts, _ = read_facts("image", read_image_facts, some_of([pair.image for pair in self.pairs]))
+        deep = [path for path, image in facts.items() if image.bit_depth > 8]
+        values = sampled_values(deep, self.channels)
+        return percentile_range(values) if values else None
 
     def name_of(self, index: int) -> str:
         return self.pairs[index].name
@@ -247,10 +261,6 @@ class DataSource(ABC):
     def names_to_record(self, pairs: Iterable[Pair]) -> list[str]:
         """Return names for a list of the training images of a run; empty if the settings define the splits."""
         return []
-
-    def images_without_mask(self) -> list[Path]:
-        """Return the images that have no mask."""
-        return [Path(file) for file in self.unpaired().get("image-without-mask", ())]
 
     def with_fold(self, folds: int, fold: int) -> DataSource:
         """Return the data with part number `fold` of `folds` equal parts as val; an error if that is not possible."""

@@ -351,8 +351,3 @@ class Folder(FolderSettings, DataSource):
         settled = replace(self, classes=classes, exclude=names_or_file(self.exclude), **inferred)
         settled.__dict__["content"] = self.content  # the folder is not walked through again
         return settled
-
-
-def settle(source: DataSource) -> tuple[DataSource, list[str]]:
-    """Return a data source with its inferred settings declared, and notes about them."""
-    return source.settled(), source.notes()

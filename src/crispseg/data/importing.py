@@ -114,7 +114,7 @@ def _usable(tasks: list[Task], background: str | None) -> tuple[list[Task], str 
     strokes = [task.file.name for task in tasks if task.strokes]
     shapes = chain(*(task.shapes for task in annotated))
     labels = {shape.label for shape in shapes}
-    if strokes and len(strokes) == len(annotated) and labels.isdisjoint({background, *BACKGROUNDS}):
+    if 0 < len(strokes) == len(annotated) and labels.isdisjoint({background, *BACKGROUNDS}):
         background = None
     leaves_out = bool(strokes) or background is None
     notes = {"images have lines only, so their other pixels are 255, unlabelled": strokes}

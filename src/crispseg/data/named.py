@@ -100,15 +100,10 @@ def settings_of(root: Path) -> dict[str, Any]:
         )
     for entry in catalogue().values():
         for mark in entry.marks:
-            if has_mark(root, mark):
+            excluded = any(any(root.glob(path)) for path in mark.get("lacks", ()))
+            if not excluded and all(any(root.glob(path)) for path in mark["holds"]):
                 return {"name": entry.name, "root": str(root), **mark.get("keys", {})}
     return {"name": Folder.name, "root": str(root)}
-
-
-def has_mark(root: Path, mark: Mapping[str, Any]) -> bool:
-    """Return whether a folder contains all paths that a mark requires, and none that it excludes."""
-    excluded = any(any(root.glob(path)) for path in mark.get("lacks", ()))
-    return not excluded and all(any(root.glob(path)) for path in mark["holds"])
 
 
 OWN = ("images", "masks", "instances")  # settings that imply custom data unless the named data have them too

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from crispseg.data import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.examination import check_splits
-from crispseg.data.folder import settle
 from crispseg.errors import CrispsegError, few
 from crispseg.folders.wording import lines_of
 from crispseg.inference.runtime import AnyModel
@@ -36,7 +35,7 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
 
     Print a note if class names differ from a model's, and for omitted or interpreted files of custom data.
     """
-    data, notes = settle(data)
+    data, notes = data.settled(), data.notes()
     whole = data.dataset(split)
     for model in models:
         check_classes(model.info, whole.labels)

@@ -178,9 +178,7 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
         return
     file = (Path(run).parent if Path(run).name == "model" else Path(run)) / TRAINED
     try:
-        trained = build_data(recorded)
-        names = {*written_lines(file)} if file.is_file() else {*trained.names_to_record(trained.pairs("train"))}
-        known = {real_path(pair.image): pair for pair in trained.pairs(ALL, strict=False) if pair.name in names}
+        known = _trained_on(build_data(recorded), file)
     except CrispsegError:  # they no longer exist
         return
     pairs, lines = data.pairs(split), []
@@ -190,3 +188,9 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     for finding in shared_by(data, {"train": [*known.values()], split: pairs}):
         lines += lines_of(finding)
     print_lines(Console(stderr=True), lines, "yellow")
+
+
+def _trained_on(data: DataSource, file: Path) -> dict[Path, Pair]:
+    """Return the training pairs by the paths of their images; `file` lists their names, unless it is missing."""
+    names = {*written_lines(file)} if file.is_file() else {*data.names_to_record(data.pairs("train"))}
+    return {real_path(pair.image): pair for pair in data.pairs(ALL, strict=False) if pair.name in names}

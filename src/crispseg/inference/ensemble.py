@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +39,6 @@ class Ensemble(SegmentationModel):
         self.inference_scale, self.align_corners = Fraction(1), False
         self.multiple = self.stride = 1
         self.refiner = self.auxiliary_heads = None
-
-    @classmethod
-    def of_folds(cls, folders: list[Path]) -> Ensemble:
-        """Load the models of folds; errors are those of `from_pretrained`."""
-        return cls({str(folder): SegmentationModel.from_pretrained(folder) for folder in folders}).eval()
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logarithms of the mean probabilities, `(N, num_classes, H, W)` at the images' size."""

@@ -191,8 +191,8 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
     if runtime not in known:
         raise CrispsegError(f"backend is '{backend}', but {source} needs {' or '.join(known)}; leave out backend")
     if runtime == "torch":
-        folds = folds_of(source)
-        return Ensemble.of_folds(folds) if folds else SegmentationModel.from_pretrained(source)
+        members = {str(fold): SegmentationModel.from_pretrained(fold) for fold in folds_of(source)}
+        return Ensemble(members).eval() if members else SegmentationModel.from_pretrained(source)
     return open_exported(user_path(source) if is_exported(source) else WRITERS[runtime](source, precision), runtime)
 
 

@@ -107,7 +107,10 @@ class Segmenter:
         else:
             model = folded_model(model, self.device)
         self._source = absolute_source(model_or_path) if isinstance(model_or_path, str | PathLike) else model
-        self._model: AnyModel = compiled_model(model) if compile and isinstance(model, SegmentationModel) else model
+        self._model: AnyModel = model
+        if compile and isinstance(model, SegmentationModel):
+            self._model = copy(model)  # both share their weights
+            self._model.features = compiled(model.features)  # type: ignore[method-assign, assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path or the model, which another process opens with the same settings."""
@@ -333,13 +336,6 @@ def folded_model(model: SegmentationModel, device: torch.device) -> Segmentation
         raise CrispsegError("the model's outputs are not finite, though its weights are; use an earlier checkpoint")
     moved: SegmentationModel = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
-
-
-def compiled_model(model: SegmentationModel) -> SegmentationModel:
-    """Return a model whose features are compiled at the first image; both share their weights."""
-    ready = copy(model)
-    ready.features = compiled(model.features)  # type: ignore[method-assign, assignment]
-    return ready
 
 
 def absolute_source(source: str | PathLike[str]) -> str | PathLike[str]:

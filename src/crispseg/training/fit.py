@@ -19,7 +19,6 @@ from crispseg.config.registry import load_plugins
 from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.dataset import SegmentationDataset
-from crispseg.data.folder import settle
 from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_dataset
 from crispseg.data.transforms import CustomTransform
 from crispseg.errors import CrispsegError
@@ -140,7 +139,7 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -
     check_processes(config)
     load_plugins(config.plugins)
 
-    source, data_notes = settle(config.data)
+    source, data_notes = config.data.settled(), config.data.notes()
     source.dataset("train")  # report missing files before weights are downloaded
     L.seed_everything(config.seed, workers=True, verbose=False)
     model, weights_note = starting_model(replace(config, data=source), source.label_set(), resume=bool(checkpoint))

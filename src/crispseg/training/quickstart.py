@@ -9,7 +9,6 @@ import lightning as L
 from rich.console import Console
 
 from crispseg.data import check_split
-from crispseg.data.value_ranges import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import score_table
@@ -33,7 +32,9 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
         if path.exists():
             raise CrispsegError(f"is {config.out}, which already contains {path.name}; choose another folder", "out")
     split = "test" if "test" in config.data.splits() else "val"
-    dataset = config.data.dataset(split).with_channels(config.model.in_chans, known_range(config.data.dataset("train")))
+    dataset = config.data.dataset(split).with_channels(
+        config.model.in_chans, config.data.dataset("train").known_range()
+    )
     check_split(dataset, "unseen")
 
     with host_state_restored():

@@ -19,7 +19,6 @@ from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.examination import check_splits, shared_images
 from crispseg.data.loading import times_an_epoch
 from crispseg.data.picture import DATA_PICTURE, draw_data
-from crispseg.data.value_ranges import known_range
 from crispseg.errors import CrispsegError
 from crispseg.folders.finding import Finding
 from crispseg.folders.meaning import Meaning
@@ -112,7 +111,7 @@ class TrainingData:
 def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     """Check all images and masks, and replace each auto setting by a value that suits the data."""
     splits = [config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val")]
-    value_range = known_range(splits[0])
+    value_range = splits[0].known_range()
     train_set, val_set = (split.with_channels(config.model.in_chans, value_range) for split in splits)
     examined, findings = check_splits({"train": train_set, "val": val_set})
     reports = examined.reports

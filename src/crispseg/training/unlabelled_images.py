@@ -35,7 +35,8 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
     an image that is damaged or unlike the labelled ones, raises a `CrispsegError`.
     """
     place, channels = str(config.unlabelled), image_channels(config.model.in_chans)
-    files = config.data.images_without_mask() if place == OWN_IMAGES else find_images(place)
+    own = map(Path, config.data.unpaired().get("image-without-mask", ()))
+    files = [*own] if place == OWN_IMAGES else find_images(place)
     notes, splits = [], pairs_of(config.data)
     for split, pairs in splits.items():
         copies = _among(files, {Path(pair.image) for pair in pairs})
