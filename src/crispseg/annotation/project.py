@@ -91,6 +91,8 @@ class Project:
         self.accepted = {name for name in self.painted if made_of_result(self.mask(name)) == ACCEPTED}
         self.runs = [str(run) for run in sorted((self.folder / "runs").iterdir()) if (run / "model").is_dir()]
         self.model = self.runs[-1] if self.runs else None  # to predict with, and to start training from
+        self.changed: set[str] = set()  # names of images whose labels have been written since the last training
+        self._ranked: tuple[str | None, list[Suggestion]] = None, []  # model, and regions in which labels help it
 
     @property
     def painted(self) -> list[str]:
@@ -136,6 +138,7 @@ class Project:
 
         If the image is in `accepted`, the file is marked as an accepted prediction, unless pixels are unlabelled again.
         """
+        self.changed.add(name)
         if (labels == IGNORE).any():
             self.accepted.discard(name)
         if (labels == IGNORE).all():
@@ -162,6 +165,7 @@ class Project:
         started, stop = time.monotonic(), stop or Event()
         run = self._new_run()
         data, log = self._divided(run.name), writable_folder(run) / "log.txt"
+        self.changed.clear()
         seconds = max(60 * minutes - START_AND_END - (time.monotonic() - started), LEAST_SECONDS)
         settings = {"minutes": seconds / 60, "out": str(run), "loggers": [], "ignore": [IGNORE]}
         settings |= {"classes": [*self.classes.names]} | ({"init_from": self.model} if self.model else {})
@@ -217,7 +221,8 @@ class Project:
     def suggest(self) -> Suggestion:
         """Return where labels help most: the region in which the model is uncertain and that is unlike others.
 
-        Regions with labels and accepted images are left out. Without a model, it is the first image without labels.
+        Accepted images are left out; regions without labels, in images that have not been labelled since the last
+        training, come first. Without a model, it is the first image without labels.
         """
         names = [name for name in self.images if name not in self.accepted]
         unpainted = [name for name in names if not self.mask(name).exists()]
@@ -227,16 +232,25 @@ class Project:
             name = (unpainted or names)[0]
             height, width = image_size(self.images[name])
             return Suggestion(name, (0, 0, width, height))
+        if self._ranked[0] != self.model:
+            self._ranked = self.model, self._ranked_regions(names)
+        return min(self._ranked[1], key=self._is_done)
+
+    def _ranked_regions(self, names: Sequence[str]) -> list[Suggestion]:
+        """Return regions of some of these images, unlike each other and the labelled images; the first helps most."""
         step = ceil_div(len(names), CANDIDATES)
         candidates = {self.images[name]: name for name in names[len(self.runs) % step :: step]}
+        labelled = [self.images[name] for name in self.painted]
         model, segmenter = SegmentationModel.from_pretrained(self.model), segmenter_of(self.model)
-        regions = images_to_label(model, segmenter, candidates, count=REGIONS_COMPARED, strokes=True)
-        suggestions = [Suggestion(region.name, region.box) for region in regions]
-        return next(filter(self._unlabelled, suggestions), suggestions[0])
+        regions = images_to_label(model, segmenter, candidates, labelled, REGIONS_COMPARED, strokes=True)
+        return [Suggestion(region.name, region.box) for region in regions]
 
-    def _unlabelled(self, region: Suggestion) -> bool:
+    def _is_done(self, region: Suggestion) -> tuple[bool, bool]:
+        """Return whether a region has labels, and whether its image has been labelled since the last training."""
         left, top, width, height = region.box
-        return bool((self.labels(region.name)[top : top + height, left : left + width] == IGNORE).all())
+        labels = self.labels(region.name)[top : top + height, left : left + width]
+        is_labelled = region.name in self.accepted or bool((labels != IGNORE).any())
+        return is_labelled, region.name in self.changed
 
 
 @lru_cache(maxsize=1)
