@@ -42,7 +42,8 @@ ACCEPTED = "accepted"  # metadata of masks that are accepted predictions
 SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is held back for evaluation
 CANDIDATES = 20  # number of images, evenly spread and others after each training, among which the next one is chosen
 REGIONS_COMPARED = 64  # number of regions in them, of which the first one without labels is suggested
-START_AND_END = 6.0  # seconds of a training before the first step and after the last
+FEW_LABELS = {"freeze_backbone": True, "augment.cutmix": 64}  # settings of `crispseg train` that suit strokes
+START_AND_END = 9.0  # seconds of a training before the first step and after the last
 LEAST_SECONDS = 5.0  # seconds of the shortest training
 
 Labels = NDArray[np.uint8]  # class ids (H, W), 255 for unlabelled pixels
@@ -167,7 +168,7 @@ class Project:
         data, log = self._divided(run.name), writable_folder(run) / "log.txt"
         self.changed.clear()
         seconds = max(60 * minutes - START_AND_END - (time.monotonic() - started), LEAST_SECONDS)
-        settings = {"minutes": seconds / 60, "out": str(run), "loggers": [], "ignore": [IGNORE]}
+        settings = {"minutes": seconds / 60, "out": str(run), "loggers": [], "ignore": [IGNORE]} | FEW_LABELS
         settings |= {"classes": [*self.classes.names]} | ({"init_from": self.model} if self.model else {})
         command = [sys.executable, "-P", "-m", CHILD, "train", str(data), *flags_of(settings)]
         pipe = subprocess.PIPE  # whose end ends the training: here, and if this process is killed

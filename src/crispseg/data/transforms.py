@@ -49,6 +49,8 @@ class Augment(Settings):
             position is drawn, up to ten times. 1 accepts every crop.
         repeat: number of crops of each image in an epoch; auto repeats large images, and all images if they are fewer
             than two batches.
+        cutmix: side, in pixels, of square cells that the crops of a batch exchange (CutMix; French et al., BMVC 2020),
+            so that a few labels are not learned by the image that they are in. By default, crops stay whole.
     """
 
     prefix: ClassVar[str] = "augment."
@@ -61,6 +63,7 @@ class Augment(Settings):
     shorter_side: Side | None = None
     max_share: float = Field(default=1.0, gt=0, le=1)
     repeat: Annotated[int, Field(ge=1, le=10**6)] | Literal["auto"] = "auto"
+    cutmix: Side | None = None
 
     def __post_init__(self) -> None:
         if self.max_share < 1 and self.crop is None:

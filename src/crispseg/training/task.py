@@ -17,6 +17,7 @@ from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inference.protocols import on_padded
 from crispseg.inference.tiling import Tiling, tiled
 from crispseg.models import SegmentationModel
+from crispseg.nn import ceil_div
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
 from crispseg.training.pace import Pace, callback
@@ -65,7 +66,8 @@ class SegmentationTask(L.LightningModule):
 
     def loss_of(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of a batch."""
-        images, *truth = batch
+        cell = self.config.augment.cutmix
+        images, *truth = exchanged(batch, cell) if cell else batch
         loss: Tensor = self.loss(self.model.outputs(images.contiguous(memory_format=torch.channels_last)), *truth)
         return loss
 
@@ -109,6 +111,16 @@ class SegmentationTask(L.LightningModule):
 
     def _logits(self, images: Tensor) -> Tensor:
         return on_padded(lambda whole: self.model(whole.contiguous(memory_format=torch.channels_last)), images)
+
+
+def exchanged(batch: Batch, side: int) -> Batch:
+    """Exchange square cells at the same place among the images of a batch, in another order for each cell."""
+    count, height, width = batch[1].shape
+    rows, columns = torch.arange(height) // side, torch.arange(width) // side
+    cells = rows[:, None] * ceil_div(width, side) + columns  # (H, W)
+    order = torch.rand(int(cells.max()) + 1, count).argsort(1)  # a permutation of the images for each cell
+    source = order[cells].permute(2, 0, 1).to(batch[0].device)  # (N, H, W)
+    return [part.take_along_dim(source.unsqueeze(1) if part.ndim == 4 else source, 0) for part in batch]
 
 
 def steps_per_epoch(batches: int | float, config: TrainConfig) -> int:
