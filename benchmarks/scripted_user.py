@@ -7,7 +7,7 @@ ImageNet weights. The user begins with three strokes for each class of two train
 trains for a minute; then five strokes follow, each in the largest wrong region without labels of the image that
 `Project.suggest` names. `forest` learns from the same strokes, on multi-scale features of scikit-image. `own forest`
 has its own strokes, where its prediction of random images is wrong. Rows are appended to scripted_user.csv: mIoU on val
-of each round, scored after the last one. `strokes.py` has the scores of full masks after ten minutes.
+after each round, that of forests after the last. `strokes.py` has the scores of full masks after ten minutes.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def main() -> None:
         project = Project(given.work / f"{data}-{seed}-{method}", images, train.labels.names)
         truths = {pair.image.stem: train[index].labels for index, pair in enumerate(train.pairs)}
         predictions, seconds = played(method, project, truths, seed)
-        by_method = {method: predictions} | ({"forest": [forest(project)]} if method == "crispseg" else {})
+        by_method = {method: predictions, "forest": [forest(project)]}
+        if method != "crispseg":
+            by_method = {method: predictions[-1:]}
         for name, each in by_method.items():
             scores = " ".join(f"{miou(predict, val):.2f}" for predict in each)
             row = {**key, "method": name, "seconds": f"{seconds:.0f}", "miou": scores, "commit": head()}
