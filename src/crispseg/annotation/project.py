@@ -43,7 +43,7 @@ SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is he
 CANDIDATES = 20  # number of images, evenly spread and others after each training, among which the next one is chosen
 REGIONS_COMPARED = 64  # number of regions in them, of which the first one without labels is suggested
 FEW_LABELS = {"freeze_backbone": True, "lr": 3e-4, "augment.cutmix": 64}  # settings of `crispseg train` that suit strokes
-START_AND_END = 9.0  # seconds of a training before the first step and after the last
+START_AND_END = 9.0  # seconds of the first training before its first step and after its last; later, as measured
 LEAST_SECONDS = 5.0  # seconds of the shortest training
 
 Labels = NDArray[np.uint8]  # class ids (H, W), 255 for unlabelled pixels
@@ -93,6 +93,7 @@ class Project:
         self.runs = [str(run) for run in sorted((self.folder / "runs").iterdir()) if (run / "model").is_dir()]
         self.model = self.runs[-1] if self.runs else None  # to predict with, and to start training from
         self.changed: set[str] = set()  # names of images whose labels have been written since the last training
+        self._start_and_end = START_AND_END
         self._ranked: tuple[str | None, list[Suggestion]] = None, []  # model, and regions in which labels help it
 
     @property
@@ -167,7 +168,7 @@ class Project:
         run = self._new_run()
         data, log = self._divided(run.name), writable_folder(run) / "log.txt"
         self.changed.clear()
-        seconds = max(60 * minutes - START_AND_END - (time.monotonic() - started), LEAST_SECONDS)
+        seconds = max(60 * minutes - self._start_and_end, LEAST_SECONDS)
         settings = {"minutes": seconds / 60, "out": str(run), "loggers": [], "ignore": [IGNORE]} | FEW_LABELS
         settings |= {"classes": [*self.classes.names]} | ({"init_from": self.model} if self.model else {})
         command = [sys.executable, "-P", "-m", CHILD, "train", str(data), *flags_of(settings)]
@@ -182,6 +183,8 @@ class Project:
         if not (run / "model").is_dir() or (process.returncode and not stop.is_set()):
             reason = log.read_text(errors="replace").strip().rpartition("\n")[2]
             raise CrispsegError(f"the training ended early: {reason or log}")
+        if not stop.is_set():
+            self._start_and_end = time.monotonic() - started - seconds
         self.model = str(run)
         self.runs.append(self.model)
         return run
