@@ -237,16 +237,16 @@ class Project:
             height, width = image_size(self.images[name])
             return Suggestion(name, (0, 0, width, height))
         if self._ranked[0] != self.model:
-            self._ranked = self.model, self._ranked_regions(names)
+            self._ranked = self.model, self._regions(self.model, names)
         return min(self._ranked[1], key=self._is_done)
 
-    def _ranked_regions(self, names: Sequence[str]) -> list[Suggestion]:
+    def _regions(self, model: str, names: Sequence[str]) -> list[Suggestion]:
         """Return regions of some of these images, unlike each other and the labelled images; the first helps most."""
         step = ceil_div(len(names), CANDIDATES)
         candidates = {self.images[name]: name for name in names[len(self.runs) % step :: step]}
         labelled = [self.images[name] for name in self.painted]
-        model, segmenter = SegmentationModel.from_pretrained(self.model), segmenter_of(self.model)
-        regions = images_to_label(model, segmenter, candidates, labelled, REGIONS_COMPARED, strokes=True)
+        network = SegmentationModel.from_pretrained(model)
+        regions = images_to_label(network, segmenter_of(model), candidates, labelled, REGIONS_COMPARED, strokes=True)
         return [Suggestion(region.name, region.box) for region in regions]
 
     def _is_done(self, region: Suggestion) -> tuple[bool, bool]:
