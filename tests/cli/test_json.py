@@ -2,11 +2,10 @@
 
 import importlib
 import json
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -101,6 +100,7 @@ def test_an_error_has_its_field_its_remedy_and_commands(tmp_path: Path, capsys: 
     error = error_of(tmp_path, "--lr=none")
     assert error["field"] == "lr" and "number" in error["remedy"]
     question = error_of(tmp_path, "--iterations=1")
+    assert "strokes" in question["remedy"]
     assert any(command.endswith("--data.ignore=[255]'") for command in question["commands"])
 
 
@@ -109,29 +109,26 @@ def test_infinities_are_null(tmp_path: Path) -> None:
     assert parsed((tmp_path / "file.json").read_text()) == {"values": [None, {"of class": None}, 1.5]}
 
 
-class Ending(NamedTuple):
-    """Exit status, and the command that has it, or the error for which a command has it."""
-
-    code: ExitCode
-    argv: Sequence[str] = ("list",)
-    error: BaseException | None = None
-
-
-ENDINGS = [
-    Ending(ExitCode.SUCCESS),
-    Ending(ExitCode.WARNINGS, ["doctor", "data"]),
-    Ending(ExitCode.ERRORS, ["doctor", "data", "--num_classes=2"]),
-    Ending(ExitCode.MISTAKE, ["list", "--json", "results.txt"]),
-    Ending(ExitCode.MISTAKE, error=OSError(28, "No space left")),
-    Ending(ExitCode.BUG, error=TypeError("two")),
-    Ending(ExitCode.INTERRUPTED, error=KeyboardInterrupt()),
-    Ending(ExitCode.TERMINATED, error=errors.Interrupted("stopped", 15)),
+ENDINGS = [  # exit status, the command that has it, and the error that the command has
+    (ExitCode.SUCCESS, "list", None),
+    (ExitCode.WARNINGS, "doctor data", None),
+    (ExitCode.ERRORS, "doctor data --num_classes=2", None),
+    (ExitCode.MISTAKE, "list --json results.txt", None),
+    (ExitCode.MISTAKE, "list", OSError(28, "No space left")),
+    (ExitCode.BUG, "list", TypeError("two")),
+    (ExitCode.INTERRUPTED, "list", KeyboardInterrupt()),
+    (ExitCode.TERMINATED, "list", errors.Interrupted("stopped", 15)),
 ]
 
 
-@pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: f"{ending.code.name} {ending.argv[0]}")
+@pytest.mark.parametrize(("code", "command", "error"), ENDINGS)
 def test_each_ending_has_its_exit_status(
-    ending: Ending, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    code: ExitCode,
+    command: str,
+    error: BaseException | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tree = Tree(tmp_path / "data")
@@ -139,15 +136,15 @@ def test_each_ending_has_its_exit_status(
     tree.source()
 
     def start(argv: list[str]) -> NoReturn:
-        assert ending.error
-        raise ending.error
+        assert error
+        raise error
 
-    if ending.error:
+    if error:
         monkeypatch.setitem(commands, "list", SimpleNamespace(start=start))
-    assert main(ending.argv) == ending.code
-    if ending.error:
-        assert main([*ending.argv, "--json=-"]) == ending.code
-        assert parsed(capsys.readouterr().err.splitlines()[-1])["error"]["code"] == ending.code
+    assert main(command.split()) == code
+    if error:
+        assert main(["list", "--json=-"]) == code
+        assert parsed(capsys.readouterr().err.splitlines()[-1])["error"]["code"] == code
 
 
 def test_the_table_of_exit_codes_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,4 +152,4 @@ def test_the_table_of_exit_codes_is_whole(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs")
     rows = importlib.import_module("generate").exit_codes().splitlines()[2:]
     assert [int(row.split("`")[1]) for row in rows] == [0, 1, 2, 3, 4, 70, 130, 143]
-    assert {ending.code for ending in ENDINGS} == {*ExitCode} - {ExitCode.REFUSED}
+    assert {code for code, *_ in ENDINGS} == {*ExitCode} - {ExitCode.REFUSED}

@@ -171,30 +171,27 @@ LINE = shape("cell", [(1, 9), (6, 9)], "line")
 AREA = shape("cell", [(1, 1), (9, 1), (9, 4)])
 
 
-@pytest.mark.parametrize(
-    ("other", "outside"),
-    [(shape("_background_", [(1, 1), (9, 1)], "linestrip"), 255), (AREA, 0)],
-)
-def test_the_background_of_lines(other: dict[str, Any], outside: int, tmp_path: Path) -> None:
-    """Lines of the background make it class 0; next to areas, pixels without a shape are background."""
-    picture(tmp_path / "in/a.tif", HEIGHT, WIDTH)
-    (tmp_path / "in/a.json").write_text(labelme([LINE, other], "a.tif"))
-    done = imported([tmp_path / "in"], tmp_path / "out")
-    mask = mask_of(done.out)
-    assert done.names == ["background", "cell"] and mask[9, 3] == 1 and mask[5, 12] == outside
-    assert outside == 0 or (mask[:3, 4] == 0).all()
+def imported_lines(root: Path, **images: list[dict[str, Any]]) -> tuple[Imported, dict[str, NDArray[np.uint8]]]:
+    for name, shapes in images.items():
+        picture(root / f"in/{name}.tif", HEIGHT, WIDTH)
+        (root / f"in/{name}.json").write_text(labelme(shapes, f"{name}.tif"))
+    done = imported([root / "in"], root / "out")
+    return done, {path.stem: mask_of(done.out, path.stem) for path in (done.out / "masks").iterdir()}
 
 
-def test_lines_for_train_and_areas_for_val(tmp_path: Path) -> None:
-    """Each image decides; one without any shape is in no split."""
-    for name, shapes in {"a": [LINE], "b": [AREA], "c": []}.items():
-        picture(tmp_path / f"in/{name}.tif", HEIGHT, WIDTH)
-        (tmp_path / f"in/{name}.json").write_text(labelme(shapes, f"{name}.tif"))
-    done = imported([tmp_path / "in"], tmp_path / "out")
-    assert done.names == ["background", "cell"]
-    outside = {path.stem: mask_of(done.out, path.stem)[11, 15] for path in (done.out / "masks").iterdir()}
-    assert outside == {"a": 255, "b": 0}
+def test_each_image_decides_about_pixels_without_a_shape(tmp_path: Path) -> None:
+    """They are background next to areas; an image without any shape is left out."""
+    done, masks = imported_lines(tmp_path, a=[LINE], b=[AREA], both=[LINE, AREA], c=[])
+    assert done.names == ["background", "cell"] and masks["both"][9, 3] == 1
+    assert {name: mask[11, 15] for name, mask in masks.items()} == {"a": 255, "b": 0, "both": 0}
     assert "1 images without annotations (left out): c.tif" in done.lines
+
+
+def test_lines_of_the_background_make_it_class_0(tmp_path: Path) -> None:
+    line = shape("_background_", [(1, 1), (9, 1)], "linestrip")
+    done, masks = imported_lines(tmp_path, a=[LINE, line])
+    assert done.names == ["background", "cell"] and masks["a"][9, 3] == 1
+    assert masks["a"][5, 12] == 255 and (masks["a"][:3, 4] == 0).all()
 
 
 ROBOFLOW = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 2\nnames: ['crack', 'hole']\n"

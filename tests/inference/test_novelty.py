@@ -1,6 +1,7 @@
 """Images unlike the training images: the score, its limit, and what predict and label next do with it."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,12 @@ from crispseg.models import SegmentationModel
 from crispseg.models.novelty import Novelty, mean_features
 
 
-def grey(number: int) -> np.ndarray:
-    """An image of dark noise, as in training."""
-    return np.random.default_rng(number).integers(0, 40, (64, 80, 3), np.uint8)
+def grey(number: int, darkest: int = 0) -> np.ndarray:
+    """An image of noise, which is dark in training."""
+    return np.random.default_rng(number).integers(darkest, darkest + 40, (64, 80, 3), np.uint8)
 
 
-def bright(number: int) -> np.ndarray:
-    return np.random.default_rng(number).integers(200, 256, (64, 80, 3), np.uint8)
+bright = partial(grey, darkest=200)
 
 
 @pytest.fixture(scope="module")

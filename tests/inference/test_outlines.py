@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import shapely
 from commands import Capture
+from pycocotools.coco import COCO
 
 from crispseg.cli.main import main
+from crispseg.data import Nuclei
 from crispseg.errors import CrispsegError
 from crispseg.io.images import read_mask
 from crispseg.io.polygons import coverage
@@ -60,26 +62,17 @@ def test_only_a_geopackage_needs_its_package(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_polygons_of_objects(nuclei_photo: Path, tmp_path: Path) -> None:
-    argv: list[Any] = ["predict", "nuclei", str(nuclei_photo), "--objects=nucleus", "--objects_border=border"]
+def test_polygons_of_objects(tmp_path: Path) -> None:
+    photo = Nuclei().dataset("val").pairs[0].image
+    argv = ["predict", "nuclei", str(photo), "--objects=nucleus", "--objects_border=border"]
     for form in ("gpkg", "coco", "svg"):
         assert main([*argv, f"--out={tmp_path / form}", f"--format={form}", "--tolerance=1", "--square"]) == 0
-    name = nuclei_photo.stem
+    name = photo.stem
     ids = read_mask(tmp_path / f"gpkg/{name}_objects.png")
     table = geopandas.read_file(tmp_path / f"gpkg/gpkg/{name}.gpkg")
     assert sorted(table["id"]) == [*range(1, ids.max() + 1)] and {*table["class"]} == {"nucleus"}
-    from pycocotools.coco import COCO
-
     found = COCO(str(tmp_path / "coco/coco/annotations/instances_default.json"))
     drawn = sum(found.annToMask(each) for each in found.anns.values())
     assert len(found.anns) == ids.max() and ((drawn > 0) & (ids > 0)).sum() > 0.9 * ((drawn > 0) | (ids > 0)).sum()
     paths = ElementTree.parse(tmp_path / f"svg/svg/{name}.svg").findall(".//{*}path")
     assert len(paths) == ids.max()
-
-
-@pytest.fixture
-def nuclei_photo(tmp_path: Path) -> Path:
-    from crispseg.data import Nuclei
-
-    pair = Nuclei().dataset("val").pairs[0]
-    return Path(pair.image)

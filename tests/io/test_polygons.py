@@ -1,5 +1,7 @@
 """Polygons share their borders, stay within a tolerance, and keep holes, corners and single pixels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import shapely
@@ -10,8 +12,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.measure import label
 
+from crispseg.data import Aerial, Folder
+from crispseg.evaluation.scores import SegmentationScores
 from crispseg.io import polygons as module
 from crispseg.io.polygons import Coverage, coverage
+from crispseg.labels import IGNORE
 
 features = pytest.importorskip("rasterio.features")
 
@@ -84,6 +89,23 @@ def test_a_large_map_is_covered_exactly() -> None:
     assert shapely.coverage_is_valid(covered.polygons)
     assert shapely.area(covered.polygons).sum() == labels.size and covered.distance <= 1.5
     assert len(covered.polygons) == label(labels.astype(np.int64) + 1, connectivity=1).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["aerial", "leaf"])
+def test_val_masks_stay_as_they_are_in_few_points(name: str, shared: Path) -> None:
+    root = shared / "data" / name
+    val = (Aerial(root) if name == "aerial" else Folder(root=root)).dataset("val")
+    scores, points = SegmentationScores(len(val.labels)), np.zeros(2)
+    for labels in map(val.read_labels, range(0, len(val), len(val) // 18)):
+        covered = coverage(labels, 1.5)
+        assert shapely.coverage_is_valid(covered.polygons) and covered.distance <= 1.5
+        assert shapely.area(covered.polygons).sum() == labels.size
+        drawn = features.rasterize(zip(covered.polygons, covered.values, strict=True), labels.shape, dtype=np.uint8)
+        scores.update(np.where(drawn == IGNORE, labels, drawn)[None], labels[None])
+        points += covered.points
+    iou = scores.scores().iou
+    assert points[1] <= 0.35 * points[0] and iou.mean() >= 97 and iou.min() >= 94
 
 
 @pytest.mark.parametrize("angle", [0, 10, 33, 45])
