@@ -1,4 +1,10 @@
-"""Settings and fixtures of all tests."""
+"""Settings and fixtures of all tests.
+
+Packages are imported where they are used: the process from which xdist starts those that run tests needs none of them,
+and they would wait seconds for it.
+"""
+
+from __future__ import annotations
 
 import gc
 import os
@@ -9,23 +15,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from hypothesis import settings
-from training_runs import quietly, tiny
 
-from crispseg import CrispsegError
-from crispseg.decoders import contexts, fuses, merges
-from crispseg.models.registry import models
-from crispseg.prediction import OUTPUTS
-from crispseg.training import Run
-
-settings.register_profile("crispseg", max_examples=50, deadline=None, derandomize=True, database=None)
-settings.load_profile("crispseg")
-
-torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
+if TYPE_CHECKING:
+    from crispseg.training import Run
 
 CACHE = tempfile.TemporaryDirectory(prefix="crispseg_cache_")
 os.environ["CRISPSEG_CACHE"] = CACHE.name
@@ -39,18 +34,31 @@ BROWSER_FLAGS = (
 )
 
 
-REGISTRIES = (contexts, fuses, merges, models, OUTPUTS)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # this process only starts others
+    import torch
+    from hypothesis import settings
+
+    settings.register_profile("crispseg", max_examples=50, deadline=None, derandomize=True, database=None)
+    settings.load_profile("crispseg")
+    torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
 
 
 @contextmanager
 def unknown_again() -> Iterator[None]:
     """As in a process of its own: what is registered inside is not known after it, and plugins are not loaded."""
-    before = [{name: registry[name] for name in registry.names()} for registry in REGISTRIES]
+    from crispseg.decoders import contexts, fuses, merges
+    from crispseg.models.registry import models
+    from crispseg.prediction import OUTPUTS
+
+    registries = contexts, fuses, merges, models, OUTPUTS
+    before = [{name: registry[name] for name in registry.names()} for registry in registries]
     modules = set(sys.modules)
     try:
         yield
     finally:
-        for registry, entries in zip(REGISTRIES, before, strict=True):
+        for registry, entries in zip(registries, before, strict=True):
             registry._entries.clear()
             registry._entries.update(entries)
         for name in set(sys.modules) - modules:
@@ -70,6 +78,8 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -108,6 +118,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def refuses() -> Refuses:
     """`with refuses("resnet18"): ...`: a `CrispsegError` of one line that holds all these phrases."""
+    from crispseg import CrispsegError
 
     @contextmanager
     def check(*phrases: str) -> Iterator[None]:
@@ -124,7 +135,19 @@ def refuses() -> Refuses:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One finished run of two epochs, for all tests that only look at it or copy its folder."""
+    from training_runs import quietly, tiny
+
     return quietly(tiny(tmp_path_factory.mktemp("runs") / "tiny"))
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings end without pictures, page and temperature, which take half the time of a tiny one."""
+    import numpy as np
+
+    monkeypatch.setattr("crispseg.training.fit.draw_panels", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr("crispseg.training.fit.write_report", lambda run, _: run.folder)
+    monkeypatch.setattr("crispseg.training.fit.fitted_temperature", lambda *_: 1.0)
 
 
 @contextmanager

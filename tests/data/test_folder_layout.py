@@ -18,6 +18,8 @@ from crispseg.training import train
 
 from .own_folders import TINY, scored
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 NAMES = {"train": "Training", "val": "valid", "test": "test"}
 COUNTS = {"train": 4, "val": 3, "test": 2}
 

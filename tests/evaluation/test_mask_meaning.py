@@ -107,9 +107,11 @@ def test_one_mapping(values: Any, options: dict[str, Any], tmp_path: Path) -> No
     assert meaning and len(trained) == 3
     for path, expected in trained.items():
         np.testing.assert_array_equal(meaning.lookup(read_mask(path)), expected)
-        for model in (run, run / "model"):
-            np.testing.assert_array_equal(scored(model)[path.name], expected)
-            np.testing.assert_array_equal(truth(model, path), expected)
+    for model in (run, run / "model"):
+        labels = scored(model)
+        for path, expected in trained.items():
+            np.testing.assert_array_equal(labels[path.name], expected)
+        np.testing.assert_array_equal(truth(model, path), expected)
 
 
 SOFT_RED = soft(ids(0, 1, 1) * 128)

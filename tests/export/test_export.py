@@ -243,9 +243,8 @@ def test_the_graph_has_operators_of_tensorrt_only(name: str, backbone: str, tmp_
     assert seen.count("GridSample") == (2 if name == "sfnet_lite" else 3)
 
 
-@pytest.mark.parametrize(
-    ("form", "name"), [("onnx", "model.onnx"), pytest.param("torch_export", "model.pt2", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "name"), [("onnx", "model.onnx"), ("torch_export", "model.pt2")])
 def test_export(form: str, name: str, saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / name
     assert main(["export", str(saved), "--format", form, "--out", str(out)]) == 0

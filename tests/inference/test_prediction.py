@@ -222,13 +222,13 @@ def test_files_of_the_user_are_not_overwritten(
     file = tmp_path / "mine" / name
     file.parent.mkdir()
     shutil.copy(photos / "a.png", file)
-    before = contents(file.parent)
+    before, images = contents(file.parent), [photos / "a.png", photos / "b.png"]
     with refuses(str(file), "choose another folder"):
-        predict_files(model, [photos], file.parent, **options)
+        predict_files(model, images, file.parent, **options)
     assert contents(file.parent) == before
     file.unlink()
     for _ in range(2):  # its own results are
-        assert predict_files(model, [photos], file.parent, **options).done == 7
+        assert predict_files(model, images, file.parent, **options).done == 2
 
 
 @pytest.mark.parametrize(

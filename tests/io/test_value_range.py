@@ -29,6 +29,8 @@ from crispseg.training import Run, train
 from crispseg.training.distillation import open_teacher
 from crispseg.training.settings import training_config
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 LOW, HIGH = 103, 4021
 
 

@@ -27,6 +27,8 @@ from crispseg.training.losses import CrossEntropy
 from crispseg.training.unlabelled_images import WithUnlabelled, unlabelled_files
 from tests.training.test_resuming import killed, repeatable
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 
 def pictures(folder: Path, count: int, first: int = 100) -> Path:
     """Drawn images without masks."""

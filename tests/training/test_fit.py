@@ -24,6 +24,8 @@ from crispseg.training.losses import CrossEntropy
 from crispseg.training.task import SegmentationTask
 from crispseg.training.training_data import class_weights_of
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 
 def test_a_run_holds_these_files(tiny_run: Run) -> None:
     assert files(tiny_run.folder) == {

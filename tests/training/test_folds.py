@@ -21,6 +21,8 @@ from crispseg.io.images import write_image
 from crispseg.training import Run, train
 from crispseg.training.folds import fold_rows
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:

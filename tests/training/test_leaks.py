@@ -16,6 +16,8 @@ from crispseg.folders.wording import lines_of
 from tests.data.own_folders import TINY
 from tests.folders.trees import ids, photo
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 PLANTED = {  # split, name, suffix, seeds of image and mask, how the image is turned → what is said of it
     "in more than one split": ("test", "same", ".bmp", 0, 0, lambda image: image),
     "found by name": ("val", "t1_aug_3", ".png", 51, 51, lambda image: image),

@@ -33,6 +33,8 @@ from crispseg.models.saving import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, shipped
 from crispseg.recipes import PAPERS, read_rows
 from crispseg.training import ModelConfig, Run
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 LITE = "tf_efficientnet_lite0"
 
 

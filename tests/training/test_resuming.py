@@ -25,6 +25,8 @@ from crispseg.training.checkpoints import check_same_run
 from crispseg.training.initial_weights import starting_model
 from crispseg.training.task import SegmentationTask
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 DROPPING = ModelConfig("sfnet", "test_efficientnet", False, options={"width": 8})  # its PPM has dropout
 
 

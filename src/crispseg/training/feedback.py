@@ -22,7 +22,6 @@ from crispseg.io.images import colorize
 from crispseg.io.parallel import spread
 from crispseg.io.progress import print_lines
 from crispseg.labels import Color
-from crispseg.models import SegmentationModel
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig
@@ -138,17 +137,16 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
     ]
 
 
-def draw_panels(models: Mapping[str, SegmentationModel], dataset: SegmentationDataset) -> NDArray[np.uint8]:
+def draw_panels(segmenters: Mapping[str, Segmenter], dataset: SegmentationDataset) -> NDArray[np.uint8]:
     """Draw four rows of image, ground truth, predictions and the last model's errors; return RGB `(H, W, 3)`."""
-    segmenters = [Segmenter(model) for model in models.values()]
     classes, rows, kinds = dataset.labels, [], dict[str, Color]()
     for index in spread(len(dataset), 4):
         image, truth, _ = dataset[index]
-        results = [segmenter(image) for segmenter in segmenters]
+        results = [segmenter(image) for segmenter in segmenters.values()]
         labels = [truth, *(result.labels for result in results)]
         colored = [colorize(ids, classes.palette) for ids in labels]
         picture = for_display(results[-1].image)
         rows.append([picture, *colored, error_map(picture, results[-1].labels, truth, classes)])
         kinds |= error_legend(rows[-1][-1])
-    titles = ["image", "ground truth", *models, "errors"]
+    titles = ["image", "ground truth", *segmenters, "errors"]
     return panels(rows, titles, [*classes.legend, *kinds.items()])

@@ -207,9 +207,10 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
     if trainer.is_global_zero:  # other processes may not have access to the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)
         model.novelty = Novelty.fit(*(features_of(model, split) for split in (setup.data.train, setup.data.val)))
-        model.info = replace(model.info, temperature=fitted_temperature(Segmenter(model), setup.data.val))
+        segmenter = Segmenter(model)
+        model.info = replace(model.info, temperature=fitted_temperature(segmenter, setup.data.val))
         model.save_pretrained(folder / MODEL)
-        write_image(folder / PICTURE, draw_panels({"prediction": model}, setup.data.val))
+        write_image(folder / PICTURE, draw_panels({"prediction": segmenter}, setup.data.val))
     best = callback(trainer, MetricsFile).best
     iou = {name: best[f"iou/{name}"] for name in model.info.class_names}
     run = Run(folder, model, best["miou"] or 0.0, iou, setup.config.data)

@@ -12,6 +12,7 @@ from crispseg.data import check_split
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import score_table
+from crispseg.inference import Segmenter
 from crispseg.io.host import host_state_restored
 from crispseg.io.images import write_image
 from crispseg.training.checkpoints import check_folder
@@ -52,6 +53,6 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     reached = {"unseen_miou": round(scores["after"].scores.miou, 2)}
     model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, **reached})
     model.save_pretrained(result.folder / "model")
-    write_image(panels, draw_panels({"before": start, "after": model}, dataset))
+    write_image(panels, draw_panels({"before": Segmenter(start), "after": Segmenter(model)}, dataset))
     console.print(f"the model is in {result.folder / 'model'}, pictures in {panels}")
     return result

@@ -67,7 +67,7 @@ def embedded(
     image.thumbnail((longest, longest), Image.Resampling.BOX)
     file = io.BytesIO()
     if photo:
-        image.save(file, "WEBP", quality=75)
+        image.save(file, "WEBP", quality=75, method=2)  # in half the time of the default, and 4 % larger
     else:
         options = {}
         if image.getcolors(256):
