@@ -131,8 +131,11 @@ def cannot_dilate(name: str, output_stride: int) -> CrispsegError:
 
 def plain_strides(name: str) -> list[int]:
     """Return each block's stride in a timm network with equal strides; the list is empty for any other network."""
-    if not timm.is_model(name):
-        return []
+    return _plain_strides(name) if timm.is_model(name) else []
+
+
+@cache
+def _plain_strides(name: str) -> list[int]:
     with torch.device("meta"):  # shapes only
         try:
             model = timm.create_model(name)

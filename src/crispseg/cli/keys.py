@@ -36,9 +36,8 @@ class WithOptions(Command):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        options = options_of(cls.function)
-        for key in {*fields_of(cls), "console", "data"} & {*options}:
-            del options[key]
+        others = {*fields_of(cls), "console", "data"}
+        options = {key: option for key, option in options_of(cls.function).items() if key not in others}
         return {"Options": options, **super().more_keys(tree)}
 
     def take(self, tree: Tree) -> None:

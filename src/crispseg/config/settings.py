@@ -71,6 +71,7 @@ def fields_of(settings: type) -> dict[str, Field]:
     return known
 
 
+@cache
 def options_of(function: Callable[..., Any]) -> dict[str, Field]:
     """Return the keyword-only arguments of a function or class, documented by its docstring."""
     about = _explained(getattr(function, "func", function))  # a partial function has the docstring of `partial`

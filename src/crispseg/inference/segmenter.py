@@ -329,7 +329,9 @@ def folded_model(model: SegmentationModel, device: torch.device) -> Segmentation
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(1, model.info.in_chans, 64, 64, generator=generator, dtype=torch.float32)
     example = example.to(next(model.parameters()).device)
-    folded = fold_batch_norms(deepcopy(model).float(), example, smooth_outputs)
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        model = deepcopy(model).float()
+    folded = fold_batch_norms(model, example, smooth_outputs)
     with torch.inference_mode():
         outputs = smooth_outputs(folded, example)
     if not all(output.isfinite().all() for output in outputs):

@@ -198,7 +198,7 @@ class SegmentationModel(nn.Module, Saving):
         info, weights = ModelInfo.parse(config_path.read_bytes(), config_path), read_state_dict(weights_path)
         of_novelty = [weights.pop(key) for key in NOVELTY_KEYS if key in weights]
         try:
-            with torch.device("meta"):  # takes no memory before the weights match
+            with torch.device("meta"), Uninitialised():  # takes no memory before the weights match
                 described(info).load_state_dict(weights, assign=True)
         except (CrispsegError, RuntimeError, TypeError, OverflowError) as error:
             reason = shortened(one_line(error))
