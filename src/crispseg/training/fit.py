@@ -22,7 +22,7 @@ from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_dataset
 from crispseg.data.transforms import CustomTransform
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.calibration import fitted_temperature
+from crispseg.evaluation.calibration import CALIBRATION_IMAGES, fitted_temperature
 from crispseg.evaluation.recorded import TRAINED
 from crispseg.inference import Segmenter
 from crispseg.inference.segmenter import as_batch
@@ -52,7 +52,7 @@ from crispseg.training.feedback import closing_lines, draw_panels
 from crispseg.training.initial_weights import ledger_of, starting_model
 from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, WeightedLoss
 from crispseg.training.optimization import on_cuda
-from crispseg.training.pace import callback
+from crispseg.training.pace import Pace, callback
 from crispseg.training.report import write_report
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.stage_times import StageTimes
@@ -207,8 +207,8 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
     if trainer.is_global_zero:  # other processes may not have access to the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)
         model.novelty = Novelty.fit(*(features_of(model, split) for split in (setup.data.train, setup.data.val)))
-        segmenter = Segmenter(model)
-        model.info = replace(model.info, temperature=fitted_temperature(segmenter, setup.data.val))
+        segmenter, images = Segmenter(model), callback(trainer, Pace).sampled or CALIBRATION_IMAGES
+        model.info = replace(model.info, temperature=fitted_temperature(segmenter, setup.data.val, images))
         model.save_pretrained(folder / MODEL)
         write_image(folder / PICTURE, draw_panels({"prediction": segmenter}, setup.data.val))
     best = callback(trainer, MetricsFile).best
