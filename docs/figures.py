@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,17 @@ STROKES = {
     "strokes --loss.gated_crf=1": "strokes and a loss for pixels of equal colour",
 }
 """Rows of the table of docs/strokes.md: the method in benchmarks/strokes.csv, and its label."""
+
+ROUNDS = ("nuclei", "leaf", "aerial")  # data sets of the scripted user
+USER = (
+    ("crispseg after one minute, 12 to 30 strokes", "crispseg", 0),
+    ("after five minutes", "crispseg", 4),
+    ("after ten minutes, 45 strokes more", "crispseg", -1),
+    ("random forest, the same strokes", "forest", -1),
+    ("random forest, strokes where it is wrong", "own forest", -1),
+    ("crispseg, full masks of all images, ten minutes", "full masks", -1),
+)
+"""Rows of the scripted user's table of docs/strokes.md: label, method in benchmarks/scripted_user.csv, and round."""
 
 BENCHMARK = {
     **RESULTS,
@@ -378,14 +390,60 @@ def five_minutes() -> str:
 def strokes() -> str:
     """The table of strokes and full masks: mIoU and boundary F of one seed."""
     scores = {}
-    with (ROOT / "benchmarks/strokes.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    for row in rows_of_file("strokes"):
+        if row["minutes"] == "5":
             scores[row["method"], row["data"]] = f"{float(row['last_miou']):.1f}, {float(row['last_boundary_f_3']):.1f}"
     lines = ["| | nuclei | leaf | CamVid |", "| --- | --- | --- | --- |"]
     for method, label in STROKES.items():
         cells = [scores[method, data] for data in ("nuclei", "leaf", "camvid")]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def rows_of_file(name: str) -> list[dict[str, str]]:
+    with (ROOT / "benchmarks" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def of_scripted_user() -> dict[tuple[str, str], list[NDArray[np.float64]]]:
+    """mIoU after each round, for each seed, by method and data set."""
+    scores = defaultdict(list)
+    for row in rows_of_file("scripted_user"):
+        scores[row["method"], row["data"]].append(np.array(row["miou"].split(), float))
+    for row in rows_of_file("strokes"):
+        if row["method"] == "full" and row["minutes"] == "10":
+            scores["full masks", row["data"]].append(np.array([float(row["last_miou"])]))
+    return scores
+
+
+def scripted_user() -> str:
+    """The table of a scripted user: mean mIoU over the seeds."""
+    scores = of_scripted_user()
+    lines = ["| mIoU | nuclei | leaf | aerial |", "| --- | --- | --- | --- |"]
+    for label, method, minute in USER:
+        cells = [f"{np.mean([rounds[minute] for rounds in scores[method, data]]):.1f}" for data in ROUNDS]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_scripted_user() -> None:
+    """Draw mIoU against minutes of training, and that of forests and of full masks."""
+    figure, scores = Figure(figsize=(8, 4.5), layout="constrained"), of_scripted_user()
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    minutes = np.arange(1, 11)
+    for data, color in zip(ROUNDS, ("tab:red", "tab:green", "tab:blue"), strict=True):
+        axes.plot(minutes, np.mean(scores["crispseg", data], 0), color=color, marker="o", label=data)
+        forest = max(np.mean(scores[method, data]) for method in ("forest", "own forest"))
+        axes.plot(minutes[-1] + 0.3, forest, color=color, marker="^", linestyle="none", clip_on=False)
+        axes.axhline(np.mean(scores["full masks", data]), color=color, linewidth=1, linestyle=":")
+    axes.plot([], [], color="grey", marker="^", linestyle="none", label="better forest, all strokes")
+    axes.plot([], [], color="grey", linestyle=":", label="full masks, ten minutes")
+    axes.set(xlabel="minutes of training, with five more strokes after each", ylabel="mIoU on val (%)", xticks=minutes)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    with atomic_path(ASSETS / "scripted-user.png") as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def marked(pair: pd.Series[float], best: pd.Series[float]) -> str:
@@ -475,8 +533,7 @@ def runs_of(name: str, file: str) -> list[dict[str, str]]:
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
-    with (ROOT / f"benchmarks/camvid/{name}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return rows_of_file(f"camvid/{name}")
 
 
 def spread(values: Sequence[float]) -> str:
@@ -489,7 +546,7 @@ def page_tables() -> dict[str, dict[str, str]]:
     of_site = five_minutes().replace("docs/", "")
     return {
         "README.md": {"five minutes": five_minutes()},
-        "docs/strokes.md": {"strokes": strokes()},
+        "docs/strokes.md": {"strokes": strokes(), "scripted user": scripted_user()},
         "docs/results.md": {"five minutes": of_site, "networks": benchmark(), "latency": latency()},
     }
 
@@ -509,6 +566,7 @@ def main() -> None:
         tutorial()
     if given.what in ("all", "table"):
         draw_benchmark()
+        draw_scripted_user()
         for page, tables in page_tables().items():
             text = (ROOT / page).read_text(encoding="utf-8")
             for name, made in tables.items():
