@@ -241,6 +241,6 @@ def test_an_interrupt_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crispseg.inference.segmenter.Segmentation.overlay", stop)
+    monkeypatch.setattr("crispseg.inference.segmentation.Segmentation.overlay", stop)
     assert main(["predict", str(folder), str(path), "--out", str(out)]) == 130
     assert not [*out.iterdir()]

@@ -21,7 +21,7 @@ from crispseg.config.settings import checks_arguments, construct
 from crispseg.errors import CrispsegError, CrispsegWarning, telling
 from crispseg.inference.device import in_parallel
 from crispseg.inference.image_files import read_source
-from crispseg.inference.segmenter import Segmentation
+from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import digest, owned, write_table, written_lines
 from crispseg.io.images import image_channels

@@ -25,7 +25,8 @@ from crispseg.inference.objects import (
     object_rules,
     pixel_area,
 )
-from crispseg.inference.segmenter import Segmentation, Segmenter
+from crispseg.inference.segmentation import Segmentation
+from crispseg.inference.segmenter import Segmenter
 from crispseg.io.files import write_file, write_table
 from crispseg.io.images import image_channels, write_image
 from crispseg.io.opening import file_and_page, opened
