@@ -71,6 +71,7 @@ def test_names_that_a_model_cannot_record_are_refused(key: str, refuses: Any) ->
         training_config({"data.root": "photos", key: [name] if key == "data.exclude" else name})
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_without_out_is_in_runs(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = crispseg.train(folders / "photos", folders / "masks", **TINY | {"epochs": 1})
@@ -126,6 +127,7 @@ def test_what_is_wrong_is_said_in_one_line(settings: dict[str, Any], line: str, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_on_lists_can_go_on_and_be_scored(trained: Run, tmp_path: Path, capsys: Capture) -> None:
     images, masks = pairs()
     before = files(trained.folder)
@@ -149,6 +151,7 @@ def test_a_run_on_lists_can_go_on_and_be_scored(trained: Run, tmp_path: Path, ca
         crispseg.train(images[::-1], masks, out=trained.folder, resume=True, **TINY | {"epochs": 3})
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_custom_transform_loss_and_callbacks(folders: Path, tmp_path: Path, trained: Run) -> None:
     seen: list[np.ndarray] = []
 
@@ -296,6 +299,7 @@ def test_a_run_has_a_report(trained: Run) -> None:
     assert f"crispseg evaluate {trained.folder}" in html and "batch_size: " in html and "forward " in html
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_it_runs_beside_the_main_thread(tmp_path: Path) -> None:
     """As in servers of notebooks that run cells in a thread, without signal handlers; the masks are black and white."""
     images, masks = pairs()

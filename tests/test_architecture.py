@@ -10,6 +10,7 @@ from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 import readability
 
 import crispseg
@@ -127,6 +128,7 @@ def test_what_files_import_is_installed_with_the_package() -> None:
                 assert found & {*declared, *THROUGH}, f"{path} imports {top}"
 
 
+@pytest.mark.slow
 def test_a_fresh_process_imports_what_it_needs() -> None:
     """Help comes without torch, names when they are asked for, and settings are read without Lightning."""
     code = (

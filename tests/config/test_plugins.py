@@ -15,6 +15,8 @@ from crispseg.config.registry import load_plugins
 from crispseg.data import DATA_SOURCES
 from crispseg.io.images import write_image
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 DOCS = Path(__file__).resolve().parents[2] / "docs/extending.md"
 
 TINY = [

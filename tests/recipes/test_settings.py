@@ -17,6 +17,8 @@ from crispseg.io.images import write_image
 from crispseg.training.config import config_to_dict
 from crispseg.training.settings import training_config
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 COMMON = {"warmup": 0, "class_weights": None, "freeze_backbone": False, "precision": "fp32"}
 COMMON |= {"decay_norms_and_biases": True, "loss": {"cross_entropy": 1.0}}
 CITY, SCALES, WIDE = {"name": "cityscapes", "train_on": "train"}, [0.75, 2.0], [0.5, 2.0]
