@@ -126,8 +126,8 @@ class Pipeline:
             for writer in self.writers:
                 stack.callback(writer.finish, predictions)  # also after Ctrl-C
             if self.lists_novelty:
-                self.recall_novelty(finished - plan.maps)
                 stack.callback(self.write_novelty)
+                self.recall_novelty(finished - plan.maps)
             images = [image for image in missing if image not in plan.maps]
             self.compare_ways(images)
             for image in missing:
