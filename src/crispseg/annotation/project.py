@@ -169,9 +169,7 @@ class Project:
         data, log = self._divided(run.name), writable_folder(run) / "log.txt"
         self.changed.clear()
         seconds = max(60 * minutes - self._start_and_end, LEAST_SECONDS)
-        settings = {"minutes": seconds / 60, "out": str(run), "loggers": [], "ignore": [IGNORE]} | FEW_LABELS
-        settings |= {"classes": [*self.classes.names]} | ({"init_from": self.model} if self.model else {})
-        command = [sys.executable, "-P", "-m", CHILD, "train", str(data), *flags_of(settings)]
+        command = [sys.executable, "-P", "-m", CHILD, "train", str(data), *self._flags(run, seconds / 60)]
         pipe = subprocess.PIPE  # whose end ends the training: here, and if this process is killed
         with log.open("w") as file, subprocess.Popen(command, stdin=pipe, stdout=file, stderr=file) as process:
             while process.poll() is None and not stop.wait(1):
@@ -188,6 +186,12 @@ class Project:
         self.model = str(run)
         self.runs.append(self.model)
         return run
+
+    def _flags(self, run: Path, minutes: float) -> list[str]:
+        """Return the settings of a training as flags."""
+        settings = {"minutes": minutes, "out": str(run), "loggers": [], "ignore": [IGNORE]} | FEW_LABELS
+        settings |= {"classes": [*self.classes.names]} | ({"init_from": self.model} if self.model else {})
+        return flags_of(settings)
 
     def _new_run(self) -> Path:
         numbers = [int(run.name) for run in (self.folder / "runs").iterdir() if run.name.isdecimal()]

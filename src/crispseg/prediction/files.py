@@ -118,7 +118,6 @@ class Pipeline:
         for image in plan.unread:
             reason = "has a format that cannot be read; convert it to PNG or JPEG"
             predictions.leave_out(image, CrispsegError(f"{image} {reason}"))
-        missing = [image for image in plan.files if image not in finished]
         with ExitStack() as stack:
             if self.job.shard is None:  # several shards write to one folder
                 stack.enter_context(owned(plan.out, *(results[0].parent for results in plan.files.values())))
@@ -128,12 +127,7 @@ class Pipeline:
             if self.lists_novelty:
                 stack.callback(self.write_novelty)
                 self.recall_novelty(finished - plan.maps)
-            images = [image for image in missing if image not in plan.maps]
-            self.compare_ways(images)
-            for image in missing:
-                if image in plan.maps:
-                    self.segment_map(image)
-            self.segment_images(images)
+            self.segment([image for image in plan.files if image not in finished])
             if self.job.writes_annotations:
                 self.write_annotations()
         if self.job.tolerance is not None:
@@ -197,6 +191,15 @@ class Pipeline:
         """Return whether a person may want to know what bfloat16 would save for so many images."""
         seen = self.console is not None and count >= HINT_IMAGES
         return seen and self.job.is_plain and is_usable(self.segmenter, "torch", "bf16")
+
+    def segment(self, missing: Sequence[Path]) -> None:
+        """Segment maps, then images, and write their results."""
+        images = [image for image in missing if image not in self.plan.maps]
+        self.compare_ways(images)
+        for image in missing:
+            if image in self.plan.maps:
+                self.segment_map(image)
+        self.segment_images(images)
 
     def segment_map(self, image: Path) -> None:
         """Segment a TIFF in tiles, unless only its polygons are missing."""
