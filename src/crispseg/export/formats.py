@@ -196,15 +196,19 @@ class FileFormat:
     sampling: Sampling = "gather"
     """Default of an export."""
     output: Output = "logits"
-    """Default of an export."""
+    """Default of an export; another than logits is the only one."""
     one_size: bool = False
     """Whether a file accepts images of one size only."""
     of_maps: bool = False
     """Whether a file is for square tiles of maps of 8 bits, and records the size of their pixels."""
     unsupported: Mapping[str, str] = field(default_factory=dict)
-    """Unsupported precisions, sampling, input and output, with reasons."""
+    """Unsupported precisions, sampling, inputs and value ranges, with reasons."""
 
 
+IN_FLOAT = {
+    "bf16": "ONNX Runtime has no bfloat16 convolution on a CPU; use fp32",
+    "int8": "it is for onnx and openvino; use fp32",
+}
 FILE_FORMATS: dict[Format, FileFormat] = {
     "onnx": FileFormat(
         suffix=".onnx",
@@ -255,13 +259,7 @@ FILE_FORMATS: dict[Format, FileFormat] = {
         output="probabilities",
         one_size=True,
         of_maps=True,
-        unsupported={
-            "bf16": "ONNX Runtime has no bfloat16 convolution on a CPU; use fp32",
-            "int8": "it is for onnx and openvino; use fp32",
-            "uint8": "the plug-in gives normalised images; leave out input",
-            "logits": "the plug-in takes probabilities; leave out output",
-            "labels": "the plug-in takes probabilities; leave out output",
-        },
+        unsupported={**IN_FLOAT, "uint8": "the plug-in gives normalised images; leave out input"},
     ),
     "bioimageio": FileFormat(
         suffix=".zip",
@@ -269,11 +267,8 @@ FILE_FORMATS: dict[Format, FileFormat] = {
         packages=("onnx", "onnxscript", "onnxruntime", "bioimageio.spec"),
         output="probabilities",
         unsupported={
-            "bf16": "ONNX Runtime has no bfloat16 convolution on a CPU; use fp32",
-            "int8": "it is for onnx and openvino; use fp32",
+            **IN_FLOAT,
             "uint8": "normalisation is a step of the package; leave out input",
-            "logits": "the package gives probabilities; leave out output",
-            "labels": "the package gives probabilities; leave out output",
             "image": "its steps have fixed values, not those of each image; use a model of another value_range",
         },
     ),

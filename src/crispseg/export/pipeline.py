@@ -136,12 +136,12 @@ def conflicts(plan: ExportPlan, path: Path, format: Format, triton: bool) -> Seq
     kind, int8 = FILE_FORMATS[format], plan.precision == "int8"
     name = f"{path.stem or 'model'}{kind.suffix}"
     missing = [name for name in kind.packages if importlib.util.find_spec(name.partition(".")[0]) is None]
-    chosen = {plan.precision, plan.sampling, plan.input, plan.output, plan.model.info.value_range}
-    unsupported = kind.unsupported.keys() & chosen
+    unsupported = kind.unsupported.keys() & {plan.precision, plan.sampling, plan.input, plan.model.info.value_range}
     reasons = "; ".join(f"{value}: {kind.unsupported[value]}" for value in sorted(unsupported))
     return (
         (path.suffix != kind.suffix, f"{path} does not end in {kind.suffix}; name it {name}"),
         (unsupported, f"there is no {format} in {reasons}"),
+        (kind.output not in ("logits", plan.output), f"{format} files give {kind.output}; leave out output"),
         (missing, f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}"),
         *conflicts_of_size(plan, format),
         (kind.of_maps and plan.model.info.value_range, f"{format} takes images of 8 bits, not of a value range"),
