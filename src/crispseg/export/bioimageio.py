@@ -21,7 +21,7 @@ from crispseg.models.saving import CARD_FILE, PICTURES
 TEST_SIZE = (96, 128)  # height and width of the test image
 TEST_INPUT, TEST_OUTPUT = "test_input.npy", "test_output.npy"
 COVER, COVER_SIZE = "cover.jpg", (1024, 512)  # width and height, in the ratio that BioImage.IO asks for
-PAPERS = (  # beginnings of the names of models, their paper, and its number at arXiv
+CITATIONS = (  # beginnings of the names of models, their paper, and its number at arXiv
     (("crisp", "sfnet"), "Li et al.: Semantic Flow for Fast and Accurate Scene Parsing", "2002.10120"),
     ("ddsm", "Shi et al.: Dynamic Dual Sampling Module for Fine-Grained Semantic Segmentation", "2105.11657"),
     ("agln", "Li et al.: Attention Guided Global Enhancement and Local Refinement Network", "2204.04363"),
@@ -56,7 +56,7 @@ def write_package(plan: ExportPlan, weights: Mapping[str, Mapping[str, Any]], fo
     for picture in pictures:
         ImageOps.pad(Image.open(picture).convert("RGB"), COVER_SIZE, color="white").save(folder / COVER)
     licences = {name.lower(): name for name in get_args(LicenseId.root_model.model_fields["root"].annotation)}
-    papers = [(text, number) for names, text, number in PAPERS if info.name.startswith(names)]
+    papers = [(text, number) for names, text, number in CITATIONS if info.name.startswith(names)]
     image, probabilities = tensors(plan, folder)
     description = {
         "name": re.sub(r"[^\w+\-() ]", "-", info.title, flags=re.ASCII),
