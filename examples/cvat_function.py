@@ -46,12 +46,11 @@ class Function:
 
     def masks(self, labels: NDArray[np.uint8]) -> Iterator[LabeledShapeRequest]:
         """Yield the pixels of areas."""
-        for region in regionprops(label(labels, connectivity=1, background=-1)):
+        regions = label(labels, connectivity=1, background=-1)
+        for region in regionprops(regions):
             index = int(labels[tuple(region.coords[0])])
             if index not in (self.background, IGNORE):
-                top, left, bottom, right = region.bbox
-                *runs, _, _, _, _ = encode_mask(region.image, [0, 0, right - left, bottom - top])
-                yield cvataa.mask(index, [*map(float, runs), left, top, right - 1, bottom - 1])
+                yield cvataa.mask(index, encode_mask(regions == region.label))
 
 
 create = Function

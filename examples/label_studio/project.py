@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from xml.etree import ElementTree
 
 import httpx
 from filelock import FileLock
+from pydantic import BaseModel
 
 import crispseg
 from crispseg import CrispsegError
@@ -32,6 +32,13 @@ CONTROLS = ("BrushLabels", "PolygonLabels")
 client = httpx.Client(base_url=URL, timeout=60, follow_redirects=True)
 
 
+class Task(BaseModel):
+    """A task; its data contain the address of its image."""
+
+    id: int
+    data: dict[str, Any]
+
+
 class Control(NamedTuple):
     """The labels that people draw on the image of a task."""
 
@@ -42,7 +49,7 @@ class Control(NamedTuple):
 
 def control_of(label_config: str) -> Control:
     """Return the first brush or polygon labels of a project; a project without them raises a `CrispsegError`."""
-    root = ElementTree.fromstring(label_config)  # Label Studio has checked it
+    root = ElementTree.fromstring(label_config)
     addresses = {image.get("name"): image.get("value") for image in root.iter("Image")}
     for tag in root.iter():
         address = addresses.get(tag.get("toName"))
@@ -77,9 +84,9 @@ def read(address: httpx.URL | str) -> bytes:
         raise CrispsegError(f"{URL} does not give {address} ({error}); check LABEL_STUDIO_URL") from None
 
 
-def download(task: dict[str, Any], key: str, folder: Path) -> Path:
+def download(task: Task, key: str, folder: Path) -> Path:
     """Return the path of a task's image in a folder; an image elsewhere, or a large one, raises a `CrispsegError`."""
-    name, address = f"task-{task['id']}", httpx.URL(URL).join(str(task["data"].get(key)))
+    name, address = f"task-{task.id}", httpx.URL(URL).join(str(task.data.get(key)))
     if address.netloc != httpx.URL(URL).netloc:
         raise CrispsegError(f"{name} has its image at {address}; upload it, or serve it as a local file")
     suffix = Path(address.path).suffix.lower()
@@ -103,7 +110,7 @@ def train(project: int) -> None:
     tasks = json.loads(read(f"/api/projects/{project}/export?exportType=JSON"))
     with TemporaryDirectory() as place:
         for task in tasks:
-            task["data"] = {control.key: download(task, control.key, Path(place)).name}
+            task["data"] = {control.key: download(Task(**task), control.key, Path(place)).name}
         source = Path(place) / "tasks.json"
         source.write_text(json.dumps(tasks), encoding="utf-8")
         print(*import_annotations([source], folder / "data", classes=classes, background=background), sep="\n")
@@ -119,10 +126,5 @@ def classes_of(control: Control, start: str | None) -> tuple[list[str], str | No
 
 
 if __name__ == "__main__":
-    number = int(sys.argv[1])
-    log = FOLDER / f"project-{number}/training.log"
-    with training_lock(number), log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
-        try:
-            train(number)
-        except CrispsegError as error:
-            print(error)
+    with training_lock(int(sys.argv[1])):
+        train(int(sys.argv[1]))

@@ -44,14 +44,7 @@ def __getattr__(name: str) -> Any:
     """Import PyTorch only when it is needed, so that help appears at once."""
     with imports_unnoticed():
         if name in __all__:
-            for home in (
-                "models",
-                "decoders",
-                "inference",
-                "nn",
-                "api",
-                "annotation",
-            ):  # models first: it registers its parts
+            for home in ("models", "decoders", "inference", "nn", "api", "annotation"):  # models register parts first
                 module = importlib.import_module(f"crispseg.{home}")
                 if hasattr(module, name):
                     return globals().setdefault(name, getattr(module, name))

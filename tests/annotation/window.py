@@ -1,18 +1,20 @@
-"""A person in front of napari, for tests, measurements and pictures: keys, brush strokes and buttons of a real window.
+"""A person in front of napari: keys, brush strokes and buttons of a real window; see the functions in `MODES`.
 
-python tests/annotation/window.py MODE FOLDER [IMAGES ...]: `walk` goes once through all buttons and prints what it saw,
-as JSON; `paint` trains and paints until it is killed, and prints each stroke when it is finished.
+python tests/annotation/window.py MODE FOLDER
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
+import random
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import resources
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +25,29 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from crispseg import Segmenter
+from crispseg import Project
+from crispseg.io.images import read_mask
+from crispseg.labels import IGNORE
 
+IMAGES = [str(path) for path in sorted((Path(__file__).parents[2] / "src/crispseg/data/free/nuclei/images").iterdir())]
 WAIT = 400  # seconds, on a busy machine
-CELL = 16  # side of the squares of an image that `paint` gives a stroke each
+CELL = 16  # side of the squares of an image that get a stroke each
+KILLS = 10
+LEFT = Qt.MouseButton.LeftButton
+Place = Sequence[float]  # row and column
 
 
 class Person:
     """Window of a project, which opens from the plugin's manifest, and a person's hands and patience."""
 
-    def __init__(self, folder: str | Path, images: Sequence[str] = (), classes: Sequence[str] = ()) -> None:
+    def __init__(self, folder: str) -> None:
         manifest = PluginManifest.from_file(str(resources.files("crispseg.annotation") / "napari.yaml"))
         PluginManager.instance().register(manifest)
         self.viewer = napari.Viewer(show=True)
         _, self.annotator = self.viewer.window.add_plugin_dock_widget("crispseg")
-        self.annotator.open_project(folder, images, classes)
+        self.annotator.open_project(folder, IMAGES[:4], ["background", "nucleus"])
         self.wait(lambda: "strokes" in self.viewer.layers)
-
-    @property
-    def canvas(self) -> Any:
-        return self.viewer.window._qt_viewer.canvas.native
+        self.canvas, self.strokes = self.viewer.window._qt_viewer.canvas.native, self.viewer.layers["strokes"]
 
     def wait(self, condition: Callable[[], object]) -> None:
         """Let the window work until a condition holds."""
@@ -53,113 +58,114 @@ class Person:
             assert time.monotonic() < end, f"waited in vain; the window says {self.annotator.note.value}"
         QApplication.processEvents()
 
-    def open(self, name: str) -> None:
-        self.annotator.image.value = name
-        self.wait(lambda: self.annotator.name == name)
-
     def press(self, button: str) -> None:
-        QTest.mouseClick(self.annotator.buttons[button].native, Qt.MouseButton.LeftButton)
+        QTest.mouseClick(self.annotator.buttons[button].native, LEFT)
 
-    def key(self, key: str) -> None:
-        QTest.keyClick(self.canvas, key)
-
-    def point(self, row: float, column: float) -> QPoint:
-        """Return the place of a pixel on the canvas."""
-        camera = self.viewer.camera
-        x = (column - camera.center[-1]) * camera.zoom + self.canvas.width() / 2
-        y = (row - camera.center[-2]) * camera.zoom + self.canvas.height() / 2
-        return QPoint(round(x), round(y))
-
-    def stroke(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Paint a line with the brush."""
-        points = [self.point(*place) for place in np.linspace(start, end, 4)]
-        QTest.mouseMove(self.canvas, points[0])
-        QTest.mousePress(self.canvas, Qt.MouseButton.LeftButton, pos=points[0])
-        for place in points[1:]:
-            QTest.mouseMove(self.canvas, place)
-            QApplication.processEvents()
-        QTest.mouseRelease(self.canvas, Qt.MouseButton.LeftButton, pos=points[-1])
+    def mouse(self, action: Callable[..., None], place: Place) -> None:
+        """Move the mouse to a place of the image, and do something there."""
+        camera, size = self.viewer.camera, np.array([self.canvas.height(), self.canvas.width()])
+        row, column = np.rint((np.array(place) - camera.center[-2:]) * camera.zoom + size / 2).astype(int).tolist()
+        QTest.mouseMove(self.canvas, QPoint(column, row))
+        action(self.canvas, LEFT, pos=QPoint(column, row))
         QApplication.processEvents()
 
+    def stroke(self, key: str, start: Place, end: Place) -> None:
+        """Choose a class, and paint a line with the brush."""
+        QTest.keyClick(self.canvas, key)
+        self.mouse(QTest.mousePress, start)
+        for place in np.linspace(start, end, 4):
+            self.mouse(lambda *_, **__: None, place)
+        self.mouse(QTest.mouseRelease, end)
 
-def work_of_the_window(folder: str) -> list[str]:
-    """Return a list that will name what the window's thread reads in the folder, predicts, or starts."""
-    seen: list[str] = []
-    segment = Segmenter._segment
+
+def reads_and_starts(folder: str) -> list[str]:
+    """Return a list of the files in a folder that the window's thread will read, and of the processes it will start.
+
+    Predictions read a file of the folder.
+    """
+    events: list[str] = []
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if threading.current_thread() is threading.main_thread():
-            if event == "open" and folder in str(arguments[0]) and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
-                seen.append(f"open {arguments[0]}")
-            if event == "subprocess.Popen" and arguments[0] == sys.executable:
-                seen.append(f"start {arguments[0]}")
+        reads = event == "open" and folder in str(arguments[0]) and not arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if (reads or event == "subprocess.Popen") and threading.current_thread() is threading.main_thread():
+            events.append(f"{event} {arguments[0]}")
 
-    def watched(*arguments: Any, **options: Any) -> Any:
-        if threading.current_thread() is threading.main_thread():
-            seen.append("predict")
-        return segment(*arguments, **options)
-
-    Segmenter._segment = watched
     sys.addaudithook(watch)
-    return seen
+    return events
 
 
-def walk(folder: str, images: Sequence[str]) -> dict[str, Any]:
-    """Paint two classes, train, segment, accept, undo, measure, look at an object, be led on, and save."""
-    seen = work_of_the_window(folder)
-    person = Person(folder, images, ["background", "nucleus"])
-    annotator, layers = person.annotator, person.viewer.layers
-    painted = {}
+def walk(folder: str) -> None:
+    """Paint two classes, train, accept, measure, look at an object, be led on, draw a polygon, and save."""
+    events, person = reads_and_starts(folder), Person(folder)
+    annotator, layers, first = person.annotator, person.viewer.layers, person.annotator.name
     for key, row in (("1", 60), ("2", 120), ("1", 200), ("2", 230)):
-        person.key(key)
-        person.stroke((row, 40), (row, 200))
-        painted[key] = np.unique(layers["strokes"].data).tolist()
-    person.key("z")  # no stroke
-    annotator.minutes.value = float(os.environ.get("CRISPSEG_MINUTES", "1"))
+        person.stroke(key, (row, 40), (row, 200))
+    assert np.unique(person.strokes.data).tolist() == [0, 1, 2]
+    notes = set[str]()
     person.press("Train")
-    notes = []
-    person.wait(lambda: notes.append(annotator.note.value) or "prediction" in layers)
-    confidence = layers["confidence"].data
+    person.wait(lambda: notes.add(annotator.note.value) or "prediction" in layers)
+    assert any("left, mIoU" in note for note in notes)
+    assert np.ptp(layers["confidence"].data) > 0
     person.press("Accept image")
-    full = int((layers["strokes"].data > 0).mean() == 1)
     person.press("Measure")
     person.wait(lambda: "objects" in layers)
-    rows = annotator.table.shape[0]
-    if rows:
+    if annotator.table.shape[0]:
         annotator.table.native.cellClicked.emit(0, 0)
-    name = annotator.name
+        assert layers["objects"].show_selected_label
     person.press("Where next")
-    person.wait(lambda: annotator.name != name)
+    person.wait(lambda: annotator.name not in (first, ""))
+    layers["strokes"].mode = "polygon"
+    for place in ((20, 20), (20, 60), (60, 60)):
+        person.mouse(QTest.mouseClick, place)
+    person.mouse(QTest.mouseDClick, (60, 20))
+    assert events == []
+    project = Project(folder)
+    assert (project.labels(annotator.name) != IGNORE).sum() > 500, "polygons are saved when they are finished"
+    assert project.accepted == {first} and (project.labels(first) != IGNORE).all()
     person.press("Save")
     person.wait(lambda: "written" in annotator.note.value)
-    result = {
-        "painted": painted,
-        "notes": sorted({*notes}),
-        "confidence": [int(confidence.min()), int(confidence.max())],
-    }
-    result |= {"full": full, "rows": rows, "next": annotator.name, "seen": seen}
+    assert (Path(folder) / "predictions" / f"{annotator.name}_objects.csv").is_file()
     person.viewer.close()
-    return result
 
 
-def paint(folder: str, images: Sequence[str]) -> None:
-    """Paint cell after cell while a model is trained."""
-    person = Person(folder, images, ["background", "nucleus"])
-    labels = person.viewer.layers["strokes"].data
-    person.annotator.minutes.value = 0.2
-    for row in range(8, labels.shape[0] - 8, CELL):
-        for column in range(8, labels.shape[1] - 8, CELL):
-            if not labels[row, column]:
-                index = (row // CELL + column // CELL) % 2 + 1
-                person.key(str(index))
-                person.stroke((row, column - 3), (row, column + 3))
-                print("stroke", person.annotator.name, row, column, index - 1, flush=True)
-                if row > 8 and person.annotator.stop is None:
-                    person.press("Train")
+def paint(folder: str, told: Connection) -> None:
+    """Paint square after square while a model is trained, and tell each finished stroke."""
+    person = Person(folder)
+    for square in np.ndindex(*(np.array(person.strokes.data.shape) // CELL)):
+        row, column = CELL * np.array(square) + CELL // 2
+        if not person.strokes.data[row, column]:
+            index = sum(square) % 2
+            person.stroke(str(index + 1), (row, column - 3), (row, column + 3))
+            told.send((person.annotator.name, row, column, index))
+            if person.annotator.stop is None:
+                person.press("Train")
 
+
+def killed(folder: str) -> None:
+    """Kill windows at random times while they paint and train; no finished stroke is lost.
+
+    The windows are copies of this process, since importing napari takes seconds.
+    """
+    context, moment, strokes = multiprocessing.get_context("fork"), random.Random(0), list[Any]()
+    for _ in range(KILLS):
+        here, there = context.Pipe(duplex=False)
+        window = context.Process(target=paint, args=(folder, there))
+        window.start()
+        there.close()
+        strokes.append(here.recv())
+        time.sleep(moment.uniform(0, 6))
+        window.kill()
+        window.join()
+        with suppress(EOFError):
+            while True:
+                strokes.append(here.recv())
+    assert len(strokes) > 2 * KILLS
+    project = Project(folder)
+    for name, row, column, index in strokes:
+        assert read_mask(project.mask(name))[row, column] == index
+
+
+MODES = {"walk": walk, "killed": killed}
 
 if __name__ == "__main__":
-    print(os.getpid(), flush=True)
-    mode, folder, *images = sys.argv[1:]
-    result = {"walk": walk, "paint": paint}[mode](folder, images)
-    print(json.dumps(result), flush=True)
+    MODES[sys.argv[1]](sys.argv[2])

@@ -1,9 +1,7 @@
 """The scripts of examples/."""
 
 import importlib.util
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Refuses, unknown_again
+from other_programs import program, run
 
 from crispseg import create_model
 from crispseg.config.registry import load_plugins
@@ -88,11 +87,5 @@ def test_attention_of_other_papers_learns(name: str) -> None:
 
 @pytest.mark.tools
 def test_cvat() -> None:
-    python = os.environ.get("CRISPSEG_CVAT_PYTHON")
-    if not python:
-        pytest.skip("CRISPSEG_CVAT_PYTHON names no Python with crispseg's packages and cvat-cli")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(
-        [python, Path(__file__).with_name("with_cvat.py")], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    python = program("CRISPSEG_CVAT_PYTHON", "Python with crispseg's packages and cvat-cli")
+    run(python, Path(__file__).with_name("with_cvat.py"))

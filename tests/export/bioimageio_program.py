@@ -9,6 +9,7 @@ import numpy as np
 from bioimageio.core import create_prediction_pipeline, load_model_description, predict, test_model
 
 if __name__ == "__main__":
+    sys.modules["crispseg"] = None  # type: ignore[assignment]
     package, images, out = sys.argv[1:]
     model, labels = load_model_description(package), {}
     for weights in ("onnx", "torchscript"):

@@ -1,8 +1,5 @@
 """Packages of BioImage.IO: their description, their TorchScript alone, and all of them in BioImage.IO's own program."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from other_programs import program, run
 
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.data import Folder
 from crispseg.errors import CrispsegWarning
 from crispseg.export import export_model, formats
 from crispseg.export.bioimageio import TEST_INPUT, TEST_OUTPUT, tensors
-from crispseg.export.certificate import TOLERANCE, smooth_images
+from crispseg.export.certificate import TOLERANCE
 from crispseg.export.plan import ExportPlan
-from crispseg.export.torchscript import write_torchscript
 from crispseg.io.arrays import Normalize
 from crispseg.io.images import read_image
 
@@ -27,15 +24,6 @@ PROGRAM = Path(__file__).with_name("bioimageio_program.py")
 BUNDLED = {"nuclei": "instances", "aerial": "masks"}  # with the folder of their masks
 TINY = ("sfnet", "ddsm_upernet", "agln", "unept")
 LARGEST = 800  # side of an image, so that the tests take minutes
-
-ALONE = """
-import sys
-import torch
-
-sys.modules["crispseg"] = None
-network = torch.jit.load(sys.argv[1])
-torch.save([network(images) for images in torch.load(sys.argv[2])], sys.argv[3])
-"""
 
 
 def named(name: str) -> SegmentationModel:
@@ -46,33 +34,22 @@ def named(name: str) -> SegmentationModel:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["crisp", *TINY])
-def test_torchscript_needs_no_crispseg_and_takes_all_sizes(name: str, tmp_path: Path) -> None:
-    model, images = named(name), [smooth_images(size, 3) for size in ((1, 32, 57), (2, 130, 97), (1, 256, 200))]
-    plan = ExportPlan(model, sampling="gather", output="probabilities")
-    write_torchscript(plan, plan.trace(), tmp_path / "model.pt")
-    torch.save(images, tmp_path / "images.pt")
-    subprocess.run(
-        [sys.executable, "-c", ALONE, "model.pt", "images.pt", "output.pt"], check=True, timeout=300, cwd=tmp_path
-    )
-    for output, image in zip(torch.load(tmp_path / "output.pt"), images, strict=True):
-        with torch.inference_mode():
-            torch.testing.assert_close(output, model(image).softmax(1), rtol=0, atol=TOLERANCE)
-
-
-@pytest.mark.slow
-def test_without_torchscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package names the reason; card, licence and picture are those of the model's folder."""
-    spec, model = pytest.importorskip("bioimageio.spec"), named("fpn")
+@pytest.mark.parametrize("name", ["crisp", "unept"])
+def test_torchscript_or_its_reason(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Card, licence and picture are those of the model's folder."""
+    spec, model = pytest.importorskip("bioimageio.spec"), named(name)
     model.folder = SegmentationModel.from_pretrained("nuclei").folder
-    monkeypatch.setattr(formats, "write_torchscript", lambda *_: 1 / 0)
-    with pytest.warns(CrispsegWarning, match="fpn on test_efficientnet .* without TorchScript: division by zero"):
-        export_model(model, tmp_path / "fpn.zip", "bioimageio")
-    package = spec.load_description(tmp_path / "fpn.zip")
-    assert package.weights.torchscript is None and "division" in package.weights.onnx.comment
+    export_model(model, tmp_path / "whole.zip", "bioimageio")
+    package = spec.load_description(tmp_path / "whole.zip")
+    assert package.weights.onnx and package.weights.torchscript and package.cite
     assert str(package.license) == "Apache-2.0" and package.covers
     assert b"Data Science Bowl" in package.documentation.get_reader().read()
     assert package.outputs[0].axes[1].channel_names == [*model.info.label_set().names]
+    monkeypatch.setattr(formats, "write_torchscript", lambda *_: 1 / 0)
+    with pytest.warns(CrispsegWarning, match=f"{name} on test_efficientnet .* without TorchScript: division by zero"):
+        export_model(model, tmp_path / "half.zip", "bioimageio")
+    package = spec.load_description(tmp_path / "half.zip")
+    assert package.weights.torchscript is None and "division" in package.weights.onnx.comment
 
 
 @pytest.mark.parametrize(("channels", "limits"), [(3, None), (1, (100.0, 4000.0))])
@@ -108,15 +85,11 @@ def images_for(name: str, shared: Path) -> Iterator[NDArray[np.uint8]]:
 @pytest.mark.tools
 @pytest.mark.parametrize("name", [*BUNDLED, *TINY])
 def test_in_the_program_of_bioimageio(name: str, shared: Path, tmp_path: Path) -> None:
-    python = os.environ.get("CRISPSEG_BIOIMAGEIO_PYTHON")
-    if not python:
-        pytest.skip("CRISPSEG_BIOIMAGEIO_PYTHON names no Python with bioimageio.core, PyTorch and ONNX Runtime")
+    python = program("CRISPSEG_BIOIMAGEIO_PYTHON", "Python with bioimageio.core, PyTorch and ONNX Runtime")
     model, images = named(name), [*images_for(name, shared)]
     export_model(model, tmp_path / "package.zip", "bioimageio")
     np.savez(tmp_path / "images.npz", *[image.transpose(2, 0, 1).astype(np.float32) for image in images])
-    command = [python, PROGRAM, tmp_path / "package.zip", tmp_path / "images.npz", tmp_path / "labels.npz"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    run(python, PROGRAM, tmp_path / "package.zip", tmp_path / "images.npz", tmp_path / "labels.npz")
     labels, segmenter = np.load(tmp_path / "labels.npz"), Segmenter(model, "cpu")
     expected = np.concatenate([segmenter.labels(image).ravel() for image in images])
     for weights in ("onnx", "torchscript"):

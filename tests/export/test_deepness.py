@@ -1,14 +1,11 @@
 """Files for Deepness, read by the code of the plug-in, and run by it in QGIS if that is installed."""
 
-import os
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from commands import error_of
 from numpy.typing import NDArray
+from other_programs import program, run
 
 from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
@@ -48,36 +45,23 @@ def test_the_plugin_reads_each_key(aerial: Path, shared: Path, monkeypatch: pyte
     np.testing.assert_allclose(Segmenter(open_model(aerial), "cpu")(image).probabilities(), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        ("--format=deepness --pixel_size=0.5m", "size is None"),
-        ("--format=deepness --pixel_size=0.5m --size 64 96", "needs a square"),
-        ("--format=deepness --size 64 64", "pixel_size"),
-        ("--format=deepness --size 64 64 --pixel_size=0.5px", "m, km"),
-        ("--format=deepness --size 64 64 --pixel_size=0.5m --output=labels", "leave out output"),
-        ("--size 64 64 --pixel_size=0.5m", "pixel_size"),
-    ],
-)
-def test_mistakes(flags: str, named: str, tmp_path: Path, capsys: Any) -> None:
-    assert named in error_of(capsys, "export", "aerial", *flags.split(), f"--out={tmp_path / 'a.onnx'}")
-    assert not any(tmp_path.iterdir())
-
-
-def in_qgis(model: Path, image: NDArray[np.uint8], shared: Path, folder: Path) -> NDArray[np.uint8]:
-    """Return the class ids `(H, W)` that the plug-in finds on a map of half metres."""
-    python = os.environ.get("CRISPSEG_QGIS_PYTHON")
-    if not python:
-        pytest.skip("CRISPSEG_QGIS_PYTHON names no Python with QGIS, onnxruntime and OpenCV")
+@pytest.mark.tools
+@pytest.mark.parametrize(("size", "least"), [((SIDE, SIDE), 0.995), ((846, 1099), 0.99)])
+def test_qgis_has_the_labels_of_segmenter(
+    size: tuple[int, int], least: float, aerial: Path, shared: Path, tmp_path: Path
+) -> None:
+    python = program("CRISPSEG_QGIS_PYTHON", "Python with QGIS, onnxruntime and OpenCV")
     rasterio = pytest.importorskip("rasterio")
-    (height, width), path = image.shape[:2], folder / "map.tif"
-    place = {"crs": "EPSG:32640", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 2700000)}
-    with rasterio.open(path, "w", driver="GTiff", height=height, width=width, count=3, dtype="uint8", **place) as file:
+    image = read_image(shared / "data/aerial/images/tile7_005.jpg")[: size[0], : size[1]]
+    place = {"crs": "EPSG:32640", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 2700000)}  # half metres
+    form = {"driver": "GTiff", "height": size[0], "width": size[1], "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "map.tif", "w", **form, **place) as file:
         file.write(image.transpose(2, 0, 1))
     tool, plugin = shared / "tools/deepness.py", shared / "peers/deepness"
-    command = [python, tool, plugin, model, path, folder / "labels.npy"]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
-    return np.load(folder / "labels.npy")[0] - 1
+    run(python, tool, plugin, aerial, tmp_path / "map.tif", tmp_path / "labels.npy")
+    labels, expected = np.load(tmp_path / "labels.npy")[0] - 1, expected_map(image)
+    assert len(np.unique(expected)) > 2
+    assert (labels == expected).mean() >= least
 
 
 def expected_map(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -99,15 +83,3 @@ def expected_map(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         tile = segmenter.labels(extended[top : top + SIDE, left : left + SIDE])
         labels[top + down : top + SIDE, left + right : left + SIDE] = tile[down:, right:]
     return labels[rows - height :, :width]
-
-
-@pytest.mark.tools
-@pytest.mark.parametrize(("size", "least"), [((SIDE, SIDE), 0.995), ((846, 1099), 0.99)])
-def test_qgis_has_the_labels_of_segmenter(
-    size: tuple[int, int], least: float, aerial: Path, shared: Path, tmp_path: Path
-) -> None:
-    image = read_image(shared / "data/aerial/images/tile7_005.jpg")[: size[0], : size[1]]
-    assert image.shape[:2] == size
-    expected = expected_map(image)
-    assert len(np.unique(expected)) > 2
-    assert (in_qgis(aerial, image, shared, tmp_path) == expected).mean() >= least

@@ -405,6 +405,12 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, refuses: Any) -
         ("--format onnx --out a.onnx --max_drop 1", "data"),
         ("--out a.onnx --size 16 64", "at least 32"),
         ("--out a.onnx --size 64 96 --triton", "leave out size"),
+        ("--format deepness --out a.onnx --pixel_size=0.5m", "size is None"),
+        ("--format deepness --out a.onnx --pixel_size=0.5m --size 64 96", "needs a square"),
+        ("--format deepness --out a.onnx --size 64 64", "pixel_size"),
+        ("--format deepness --out a.onnx --size 64 64 --pixel_size=0.5px", "m, km"),
+        ("--format deepness --out a.onnx --size 64 64 --pixel_size=0.5m --output=labels", "leave out output"),
+        ("--out a.onnx --size 64 64 --pixel_size=0.5m", "pixel_size"),
     ],
 )
 def test_mistakes_are_one_line(

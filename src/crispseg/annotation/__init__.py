@@ -1,5 +1,5 @@
 """Projects that are painted, learned and segmented in turns, and their window in napari."""
 
-from crispseg.annotation.project import Progress, Project, Suggestion
+from crispseg.annotation.project import Progress, Project
 
-__all__ = ["Progress", "Project", "Suggestion"]
+__all__ = ["Progress", "Project"]

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ from crispseg.io.images import find_images, image_size, read_mask, write_labels
 from crispseg.io.opening import faults
 from crispseg.io.results import made_of_result
 from crispseg.io.tiff_reading import has_more_pages
-from crispseg.labelling.following import images_to_label
+from crispseg.labelling.following import Candidate, images_to_label
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.nn import ceil_div
@@ -57,13 +56,6 @@ class Progress(NamedTuple):
     miou: float | None
 
 
-class Suggestion(NamedTuple):
-    """Image, and box in it (left, top, width, height in pixels), in which labels help most."""
-
-    name: str
-    box: tuple[int, ...]
-
-
 class Project:
     """Folder of images that a person paints and a model learns and segments, in turns.
 
@@ -85,9 +77,12 @@ class Project:
         if classes or not listing.exists():
             write_names(listing, LabelSet.colored([*classes] or ["background", "object"]).names)
         self.classes = LabelSet.colored(read_names(listing))
-        place = self.folder / "images"
-        files = find_images(place)
-        self.images = {file.relative_to(place).with_suffix("").as_posix(): file for file in files}  # by name
+        self.images = dict[str, Path]()  # by name
+        for file in find_images(self.folder / "images"):
+            name = file.relative_to(self.folder / "images").with_suffix("").as_posix()
+            if name in self.images:
+                raise CrispsegError(f"{file} and {self.images[name]} have the same stem, thus one mask; rename one")
+            self.images[name] = file
         self.add(images)
         self.accepted = {name for name in self.painted if made_of_result(self.mask(name)) == ACCEPTED}
         self.runs = [str(run) for run in sorted((self.folder / "runs").iterdir()) if (run / "model").is_dir()]
@@ -103,18 +98,16 @@ class Project:
 
     def add(self, images: Sequence[str | Path]) -> None:
         """Link images into the project, or copy them; those that it already has are left out."""
-        folder = self.folder / "images"
-        for path, name in named_images(images).items():
-            name = name.replace("/", "_")
-            pages = pages_of(path)
+        for path, given_name in named_images(images).items():
+            name, pages = given_name.replace("/", "_"), pages_of(path)
             for number, page in enumerate(pages, 1):
-                file = self.images[f"{name}_{number:03}"] = folder / f"{name}_{number:03}.tif"
+                file = self.images[f"{name}_{number:03}"] = self.folder / f"images/{name}_{number:03}.tif"
                 with atomic_path(file) as temporary:
                     tifffile.imwrite(temporary, page, photometric="minisblack" if page.ndim == 2 else "rgb")
             while name in self.images and not filecmp.cmp(path, self.images[name]):
                 name += "_2"
-            if name not in self.images and not len(pages):
-                self.images[name] = folder / f"{name}{path.suffix}"
+            if name not in self.images and not pages:
+                self.images[name] = self.folder / f"images/{name}{path.suffix}"
                 link(path, self.images[name])
 
     def mask(self, name: str) -> Path:
@@ -123,13 +116,13 @@ class Project:
 
     def labels(self, name: str) -> Labels:
         """Return the labels of an image, `(H, W)`; a value without a class raises a `CrispsegError`."""
-        file = self.mask(name)
+        file, size = self.mask(name), image_size(self.images[name])
         if not file.exists():
-            return np.full(image_size(self.images[name]), IGNORE, np.uint8)
+            return np.full(size, IGNORE, np.uint8)
         mask = read_mask(file)
-        if mask.shape != (size := image_size(self.images[name])):
+        if mask.shape != size:
             raise CrispsegError(f"{file} has the shape {mask.shape}, but its image {size}; restore or remove it")
-        unknown = mask[(mask >= len(self.classes)) & (mask != IGNORE)]
+        unknown = np.setdiff1d(mask, [*range(len(self.classes)), IGNORE])
         if unknown.size:
             fault = f"{file} has the value {unknown[0]}, but {CLASSES_FILE} lists {len(self.classes)} classes"
             raise CrispsegError(f"{fault}; write a name for each value, one per line")
@@ -176,11 +169,10 @@ class Project:
                 left = max(60 * minutes - (time.monotonic() - started), 0)
                 on_progress(Progress(min(1 - left / (60 * minutes), 0.99), left, best_miou(run)))
         on_progress(Progress(1, 0, best_miou(run)))
-        if stop.is_set() and not (run / "model").is_dir():
-            raise CrispsegError("the training was stopped before its first evaluation and made no model; train longer")
         if not (run / "model").is_dir() or (process.returncode and not stop.is_set()):
-            reason = log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise CrispsegError(f"the training ended early: {reason or log}")
+            last_line = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            reason = "it was stopped before its first evaluation; train longer" if stop.is_set() else last_line or log
+            raise CrispsegError(f"the training made no model: {reason}")
         if not stop.is_set():
             self._start_and_end = time.monotonic() - started - seconds
         self.model = str(run)
@@ -226,34 +218,40 @@ class Project:
         classes = [category for category in foreground if category != BORDER_CLASS]
         return result.objects(classes, BORDER_CLASS if BORDER_CLASS in foreground and len(classes) == 1 else None)
 
-    def suggest(self) -> Suggestion:
+    def save(self, name: str) -> Path:
+        """Write the prediction and the objects of an image to `predictions`, and return that folder."""
+        folder = self.folder / "predictions"
+        self.predict(name).save(folder)
+        self.measure(name).save(folder)
+        return folder
+
+    def suggest(self) -> Candidate:
         """Return where labels help most: the region in which the model is uncertain and that is unlike others.
 
-        Accepted images are left out; regions without labels, in images that have not been labelled since the last
-        training, come first. Without a model, it is the first image without labels.
+        Its `name` is that of the image, its `box` has left, top, width and height in pixels. Accepted images are left
+        out; regions without labels, in images that have not been labelled since the last training, come first. Without
+        a model, it is the first image without labels.
         """
         names = [name for name in self.images if name not in self.accepted]
-        unpainted = [name for name in names if not self.mask(name).exists()]
         if not names:
             raise CrispsegError(f"{self.folder / 'images'} has no image to label; add images")
         if self.model is None:
-            name = (unpainted or names)[0]
+            name = next((name for name in names if not self.mask(name).exists()), names[0])
             height, width = image_size(self.images[name])
-            return Suggestion(name, (0, 0, width, height))
+            return Candidate(self.images[name], name, 1, box=(0, 0, width, height))
         if self._ranked[0] != self.model:
             self._ranked = self.model, self._regions(self.model, names)
         return min(self._ranked[1], key=self._is_done)
 
-    def _regions(self, model: str, names: Sequence[str]) -> list[Suggestion]:
+    def _regions(self, model: str, names: Sequence[str]) -> list[Candidate]:
         """Return regions of some of these images, unlike each other and the labelled images; the first helps most."""
         step = ceil_div(len(names), CANDIDATES)
         candidates = {self.images[name]: name for name in names[len(self.runs) % step :: step]}
         labelled = [self.images[name] for name in self.painted]
         network = SegmentationModel.from_pretrained(model)
-        regions = images_to_label(network, segmenter_of(model), candidates, labelled, REGIONS_COMPARED, strokes=True)
-        return [Suggestion(region.name, region.box) for region in regions]
+        return images_to_label(network, segmenter_of(model), candidates, labelled, REGIONS_COMPARED, strokes=True)
 
-    def _is_done(self, region: Suggestion) -> tuple[bool, bool]:
+    def _is_done(self, region: Candidate) -> tuple[bool, bool]:
         """Return whether a region has labels, and whether its image has been labelled since the last training."""
         left, top, width, height = region.box
         labels = self.labels(region.name)[top : top + height, left : left + width]
@@ -283,15 +281,14 @@ def best_miou(run: Path) -> float | None:
         return max(float(row["miou"] or 0) for row in csv.DictReader(file))
 
 
-def pages_of(path: Path) -> Sequence[NDArray[Any]]:
+def pages_of(path: Path) -> list[NDArray[Any]]:
     """Return the pages of a TIFF with several; nothing for other images."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return ()
-    with faults(path), tifffile.TiffFile(path) as tiff:
-        if not has_more_pages(tiff):
-            return ()
-        stacks = (series.asarray().reshape(-1, *series.keyframe.shape) for series in tiff.series)  # each of one size
-        return [*chain.from_iterable(stacks)]
+    pages = list[NDArray[Any]]()
+    if path.suffix.lower() in (".tif", ".tiff"):
+        with faults(path), tifffile.TiffFile(path) as tiff:
+            for series in tiff.series if has_more_pages(tiff) else ():
+                pages += [*series.asarray().reshape(-1, *series.keyframe.shape)]  # of one size
+    return pages
 
 
 def link(image: Path, path: Path) -> None:

@@ -9,13 +9,20 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import napari
 import numpy as np
+from magicgui import widgets
+from napari.qt.threading import create_worker
+from napari.utils import DirectLabelColormap
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
+from superqt.utils import ensure_main_thread
 
-from crispseg.annotation.project import Labels, Progress, Project, Suggestion
+from crispseg.annotation.project import Labels, Progress, Project
 from crispseg.inference import Segmentation
 from crispseg.inference.objects import Object, Objects
 from crispseg.io.images import read_image
+from crispseg.labelling.following import Candidate
 from crispseg.labels import LabelSet
 from crispseg.models.saving import shipped_models
 
@@ -34,9 +41,7 @@ class Annotator:
     box: tuple[int, ...] | None = None  # to be shown in the next image
     name = ""  # of the shown image
 
-    def __init__(self, napari_viewer: Any) -> None:
-        from magicgui import widgets
-
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
         self.viewer = napari_viewer
         self.folder = widgets.FileEdit(mode="d", label="Project")
         self.names = widgets.LineEdit(label="Classes", tooltip="Names, separated by commas", enabled=False)
@@ -53,13 +58,13 @@ class Annotator:
             "Accept image": self._accept,
             "Where next": lambda: self._run(self._show_suggestion, self.project.suggest),
             "Measure": lambda: self._run(partial(self._show_objects, self.name), self.project.measure, self.name),
-            "Save": lambda: self._run(self._show_saved, _saved, self.project, self.name),
+            "Save": lambda: self._run(self._show_saved, self.project.save, self.name),
         }
         self.buttons = {text: widgets.PushButton(text=text, enabled=False) for text in actions}
         for text, action in actions.items():
             self.buttons[text].changed.connect(action)
-        halves = [*self.buttons.values()][:3], [*self.buttons.values()][3:]
-        bars = [widgets.Container(layout="horizontal", labels=False, widgets=half) for half in halves]
+        buttons = [*self.buttons.values()]
+        bars = [widgets.Container(layout="horizontal", labels=False, widgets=row) for row in (buttons[:3], buttons[3:])]
         settings = [self.folder, self.names, self.image, self.classes, self.model, self.minutes]
         form = widgets.Container(widgets=settings)
         panel = widgets.Container(labels=False, widgets=[form, *bars, self.progress, self.note, self.table])
@@ -78,8 +83,6 @@ class Annotator:
 
     def _run(self, done: Callable[[Any], object], function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in another thread, and `done` with its result in the window's; napari shows an error."""
-        from napari.qt.threading import create_worker
-
         return create_worker(function, *arguments, _connect={"returned": done})
 
     # Project and image ----------------------------------------------------------------------------------------------
@@ -89,24 +92,22 @@ class Annotator:
         self._run(self._show_project, Project, folder, images, [name.strip() for name in classes])
 
     def _show_project(self, project: Project) -> None:
-        from magicgui import widgets
-
-        self._clear()  # no stroke on an image of the project before is written to this one
+        self._clear()
         self.project, images = project, [*project.images]
         self._show_models()
         with self.folder.changed.blocked(), self.names.changed.blocked(), self.image.changed.blocked():
-            self.folder.value, self.names.value = self.project.folder, ", ".join(self.project.classes.names)
+            self.folder.value, self.names.value = project.folder, ", ".join(project.classes.names)
             self.image.choices = images
         self.classes.clear()
-        for index, (name, color) in enumerate(self.project.classes.legend, 1):
+        for index, (name, color) in enumerate(project.classes.legend, 1):
             button = widgets.PushButton(text=f"{index}  {name}")
             button.native.setCheckable(True)
             button.native.setStyleSheet(f"text-align: left; padding: 4px; border-left: 16px solid rgb{color}")
             button.changed.connect(partial(self._choose_class, index))
             self.classes.append(button)
-        self.names.enabled, self.classes.enabled = True, bool(images)
-        for button in self.buttons.values():
-            button.enabled = bool(images)
+        self.names.enabled = True
+        for widget in (self.classes, *self.buttons.values()):
+            widget.enabled = bool(images)
         self.note.value = "" if images else "The project has no images; copy some to its folder images."
         if images:
             self._open_image(self.image.value)
@@ -126,7 +127,6 @@ class Annotator:
         self._run(partial(self._show_image, name), _image_and_labels, self.project, name)
 
     def _show_image(self, name: str, content: tuple[NDArray[np.uint8], Labels]) -> None:
-        """Show an image and its labels; the strokes of the one before are on the disk."""
         image, labels = content
         self._clear()
         self.name = name
@@ -152,7 +152,11 @@ class Annotator:
 
     def _save_strokes(self, *_: object) -> None:
         """Write the labels of the image before the next stroke can begin."""
-        self.project.write(self.name, self.viewer.layers["strokes"].data - 1)
+        write, strokes = partial(self.project.write, self.name), self.viewer.layers["strokes"]
+        if strokes.mode == "polygon":  # its pixels change after napari's event
+            QTimer.singleShot(0, lambda: write(strokes.data - 1))
+        else:
+            write(strokes.data - 1)
 
     def _show_layer(self, name: str, kind: str, data: Any, **options: Any) -> None:
         """Show a layer below the strokes, which stay active, in place of the one of this name."""
@@ -182,15 +186,13 @@ class Annotator:
             return
         strokes = self.viewer.layers["strokes"]
         unpainted = np.nonzero(strokes.data == 0)
-        strokes.data_setitem(unpainted, self.result.labels[unpainted] + 1)  # a stroke that can be undone
         self.project.accepted.add(self.name)
-        self._save_strokes()  # napari's event comes before this change of the data
+        strokes.data_setitem(unpainted, self.result.labels[unpainted] + 1)  # a stroke that can be undone
+        self._save_strokes()  # also if all pixels were painted
         self.note.value = f"{self.name} (accepted prediction)"
 
     def _train(self) -> None:
         """Start a training, or end it early."""
-        from superqt.utils import ensure_main_thread
-
         if self.stop:
             self._stop()
             return
@@ -215,7 +217,7 @@ class Annotator:
     def _end_training(self) -> None:
         self.stop, self.buttons["Train"].text, self.progress.value = None, "Train", 0
 
-    def _show_suggestion(self, suggestion: Suggestion) -> None:
+    def _show_suggestion(self, suggestion: Candidate) -> None:
         self.box = suggestion.box
         if suggestion.name == self.name:
             self._show_box()
@@ -258,16 +260,7 @@ def _prediction(project: Project, name: str) -> tuple[Segmentation, NDArray[np.u
     return result, result.confidence()
 
 
-def _saved(project: Project, name: str) -> Path:
-    folder = project.folder / "predictions"
-    project.predict(name).save(folder)
-    project.measure(name).save(folder)
-    return folder
-
-
 def _colormap(labels: LabelSet) -> Any:
-    from napari.utils import DirectLabelColormap
-
     colors: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
     colors |= {index: np.divide([*color, 255], 255) for index, color in enumerate(labels.palette, 1)}
     return DirectLabelColormap(color_dict=colors)
