@@ -27,12 +27,9 @@ from crispseg.data.sources import Nuclei
 from crispseg.io.images import read_mask
 from crispseg.labels import IGNORE
 
-TICK = 10  # milliseconds
-SIZE = 1400, 860  # of the picture in pixels
 
-
-def opened(folder: Path) -> Annotator:
-    """Return the widget of a new project with strokes, in a window."""
+def write_project(folder: str) -> None:
+    """Write a project with strokes."""
     pairs = Nuclei().pairs("train")[:4]
     project = Project(folder, [pair.image for pair in pairs], ["background", "nucleus"])
     for name, pair in zip(project.images, pairs, strict=True):
@@ -40,12 +37,6 @@ def opened(folder: Path) -> Annotator:
         rows, columns = np.indices(truth.shape)
         is_stroke = (rows % 40 < 5) & ((columns + rows // 40 * 32) % 96 < 40)
         project.write(name, np.where(is_stroke, truth, IGNORE))
-    viewer = napari.Viewer()
-    annotator = Annotator(viewer)
-    viewer.window.add_dock_widget(annotator, name="crispseg")
-    annotator.open_project(folder)
-    wait(lambda: annotator.name)
-    return annotator
 
 
 def wait(condition: Callable[[], object]) -> None:
@@ -57,49 +48,41 @@ def wait(condition: Callable[[], object]) -> None:
 
 def percentiles(seconds: float) -> list[float]:
     """Return the median and the 95th percentile of the milliseconds between two ticks of the window."""
-    times: list[float] = []
-    loop, timer = QEventLoop(), QTimer()
-    timer.timeout.connect(lambda: times.append(time.perf_counter()))
-    timer.start(TICK)
+    times, loop, timer = list[float](), QEventLoop(), QTimer(interval=10)
+    timer.timeout.connect(lambda: times.append(1000 * time.perf_counter()))
+    timer.start()
     QTimer.singleShot(round(1000 * seconds), loop.quit)
     loop.exec()
-    return np.percentile(1000 * np.diff(times), [50, 95]).round(1).tolist()
-
-
-def measure(annotator: Annotator, seconds: float) -> None:
-    """Print the percentiles of the idle window, and of one with a training."""
-    print("idle:", *percentiles(seconds), flush=True)
-    annotator.minutes.value = seconds / 60
-    annotator.buttons["Train"].native.click()
-    print("training:", *percentiles(seconds), flush=True)
-    wait(lambda: annotator.stop is None and "prediction" in annotator.viewer.layers)
-
-
-def picture(annotator: Annotator, file: Path) -> None:
-    """Write the picture of a window with a prediction of the bundled model and its objects."""
-    layers = annotator.viewer.layers
-    for button, layer in (("Segment", "prediction"), ("Measure", "objects")):
-        annotator.model.value = "nuclei"
-        annotator.buttons[button].native.click()
-        wait(lambda layer=layer: layer in layers)
-    annotator.viewer.window.resize(*SIZE)
-    QApplication.processEvents()
-    annotator.viewer.reset_view()
-    annotator.viewer.screenshot(file, canvas_only=False)
+    return np.percentile(np.diff(times), [50, 95]).round(1).tolist()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="duration of each measurement and of the training")
     parser.add_argument("--picture", type=Path, help="write this picture, and measure nothing")
-    given = parser.parse_args()
+    given, viewer = parser.parse_args(), napari.Viewer()
+    annotator, layers = Annotator(viewer), viewer.layers
+    viewer.window.add_dock_widget(annotator, name="crispseg")
     with tempfile.TemporaryDirectory() as folder:
-        annotator = opened(Path(folder) / "nuclei")
+        write_project(folder)
+        annotator.open_project(folder)
+        wait(lambda: annotator.name)
         if given.picture:
-            picture(annotator, given.picture)
+            for button, layer in (("Segment", "prediction"), ("Measure", "objects")):
+                annotator.model.value = "nuclei"
+                annotator.buttons[button].native.click()
+                wait(lambda layer=layer: layer in layers)
+            viewer.window.resize(1400, 860)
+            QApplication.processEvents()
+            viewer.reset_view()
+            viewer.screenshot(given.picture, canvas_only=False)
         else:
-            measure(annotator, given.seconds)
-        annotator.viewer.close()
+            print("idle:", *percentiles(given.seconds), flush=True)
+            annotator.minutes.value = given.seconds / 60
+            annotator.buttons["Train"].native.click()
+            print("training:", *percentiles(given.seconds), flush=True)
+            wait(lambda: annotator.stop is None and "prediction" in layers)
+        viewer.close()
 
 
 if __name__ == "__main__":
