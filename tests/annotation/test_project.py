@@ -15,7 +15,7 @@ from conftest import Refuses
 from dataset_trees import save
 
 from crispseg import Project
-from crispseg.annotation.project import HELD_BACK, SIDE, Labels, held_back
+from crispseg.annotation.project import HELD_BACK, SIDE, Labels, held_back, segmenter_of
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.io.images import image_size, read_mask
@@ -108,7 +108,9 @@ def test_a_fifth_of_the_labels_is_held_back(project: Project) -> None:
         assert np.array_equal(np.where(train == IGNORE, val, train), labels)
 
 
-def test_suggestions_are_unpainted(project: Project, tmp_path: Path, refuses: Refuses) -> None:
+def test_suggestions_are_unpainted(
+    project: Project, tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert project.suggest()[1] == "c" and project.suggest().box == (0, 0, 128, 96)
     with refuses("no model yet"):
         project.predict("a")
@@ -120,8 +122,10 @@ def test_suggestions_are_unpainted(project: Project, tmp_path: Path, refuses: Re
     for name in "abc":
         project.write(name, labels)
     project.accepted.add("d")
-    left, top, width, height = project.suggest().box
-    assert 64 <= left <= 128 - width and 0 <= top <= 96 - height  # the left half is painted
+    for tile in (None, 64):
+        monkeypatch.setattr(segmenter_of("nuclei"), "tile", tile)
+        left, top, width, height = project.suggest().box
+        assert 64 <= left <= 128 - width and 0 <= top <= 96 - height  # the left half is painted
     assert project.measure("a").categories == ("nucleus",)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import filecmp
 import shutil
 import subprocess
@@ -32,10 +31,12 @@ from crispseg.io.tiff_reading import has_more_pages
 from crispseg.labelling.following import Candidate, images_to_label
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
+from crispseg.models.saving import CONFIG_FILE, read_info
 from crispseg.nn import ceil_div
 
 CLASSES_FILE = "classes.txt"
 CHILD = "crispseg.annotation.child"  # module that runs a command
+MODEL_WRITTEN = f"model/{CONFIG_FILE}"  # file of a run whose model is whole
 BORDER_CLASS = "border"  # class of the pixels between objects
 ACCEPTED = "accepted"  # metadata of masks that are accepted predictions
 SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is held back for evaluation
@@ -85,7 +86,7 @@ class Project:
             self.images[name] = file
         self.add(images)
         self.accepted = {name for name in self.painted if made_of_result(self.mask(name)) == ACCEPTED}
-        self.runs = [str(run) for run in sorted((self.folder / "runs").iterdir()) if (run / "model").is_dir()]
+        self.runs = [str(run) for run in sorted((self.folder / "runs").iterdir()) if (run / MODEL_WRITTEN).exists()]
         self.model = self.runs[-1] if self.runs else None  # to predict with, and to start training from
         self.changed: set[str] = set()  # names of images whose labels have been written since the last training
         self._start_and_end = START_AND_END
@@ -169,7 +170,7 @@ class Project:
                 left = max(60 * minutes - (time.monotonic() - started), 0)
                 on_progress(Progress(min(1 - left / (60 * minutes), 0.99), left, best_miou(run)))
         on_progress(Progress(1, 0, best_miou(run)))
-        if not (run / "model").is_dir() or (process.returncode and not stop.is_set()):
+        if not (run / MODEL_WRITTEN).exists() or (process.returncode and not stop.is_set()):
             last_line = log.read_text(errors="replace").strip().rpartition("\n")[2]
             reason = "it was stopped before its first evaluation; train longer" if stop.is_set() else last_line or log
             raise CrispsegError(f"the training made no model: {reason}")
@@ -274,11 +275,10 @@ def held_back(mask: Labels) -> NDArray[np.bool_]:
 
 
 def best_miou(run: Path) -> float | None:
-    """Return the best mIoU of a training that may be under way; None before its first model, which is written last."""
-    if not (run / "model").is_dir():
+    """Return the best mIoU of a training that may be under way; None before its first model."""
+    if not (run / MODEL_WRITTEN).exists():
         return None
-    with (run / "metrics.csv").open(newline="") as file:
-        return max(float(row["miou"] or 0) for row in csv.DictReader(file))
+    return float(read_info(run / "model").metrics["val_miou"])
 
 
 def pages_of(path: Path) -> list[NDArray[Any]]:

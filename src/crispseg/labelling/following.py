@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy.spatial.distance import cdist
 
-from crispseg.inference import Segmenter
+from crispseg.errors import CrispsegError
+from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.image_files import read_source
 from crispseg.inference.segmenter import as_batch
 from crispseg.io.progress import progress
@@ -22,6 +23,7 @@ from crispseg.models import SegmentationModel
 
 CELLS = 8  # number of cells along the shorter side of an image; uncertainty is averaged in each
 REGIONS = 4  # number of regions along the shorter side in which strokes are proposed
+DESCRIBED_SIDE = 2048  # largest side in pixels of an image whose features are computed; others are shrunk
 UNSURE = 0.1  # share of the cells, the most uncertain ones, that determine the uncertainty of an image
 
 
@@ -64,10 +66,20 @@ def regions(path: Path, name: str, probabilities: NDArray[np.float32]) -> list[C
     return candidates
 
 
+def known_probabilities(result: Segmentation) -> NDArray[np.float32]:
+    """Return probabilities `(C, H, W)`; for an image in tiles, the largest one and the sum of the others."""
+    try:
+        return result.probabilities()
+    except CrispsegError:
+        largest = result.confidence() / np.float32(255)
+        return np.stack([largest, 1 - largest])
+
+
 @torch.inference_mode()
 def descriptors(model: SegmentationModel, image: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.float32]:
     """Return the mean features `(cells, C)` of the backbone's last level in a grid of cells of an image `(H, W, C)`."""
     batch = as_batch(image, model.info, next(model.parameters()).device)
+    batch = F.interpolate(batch, scale_factor=min(1.0, DESCRIBED_SIDE / max(image.shape[:2])), mode="area")
     feature = F.adaptive_avg_pool2d(model.backbone(model.padded(batch))[-1].float(), grid)
     return np.asarray(feature[0].flatten(1).T.cpu())
 
@@ -120,7 +132,7 @@ def images_to_label(
     candidates, features = list[Candidate](), list[NDArray[np.float32]]()
     for path in progress(names, "Reading images", len(names), console):
         image = read(path)
-        probabilities = segmenter(image).probabilities()
+        probabilities = known_probabilities(segmenter(image))
         rows, columns = cell_entropies(probabilities, REGIONS).shape if strokes else (1, 1)
         whole = Candidate(path, names[path], uncertainty(cell_entropies(probabilities)))
         candidates += regions(path, names[path], probabilities) if strokes else [whole]
