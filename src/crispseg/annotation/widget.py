@@ -186,9 +186,9 @@ class Annotator:
             return
         strokes = self.viewer.layers["strokes"]
         unpainted = np.nonzero(strokes.data == 0)
-        self.project.accepted.add(self.name)
         strokes.data_setitem(unpainted, self.result.labels[unpainted] + 1)  # a stroke that can be undone
-        self._save_strokes()  # also if all pixels were painted
+        self.project.accepted.add(self.name)
+        self._save_strokes()  # napari's event comes before this change of the data
         self.note.value = f"{self.name} (accepted prediction)"
 
     def _train(self) -> None:
