@@ -24,7 +24,7 @@ test-slow: $(INSTALLED)  ## the others: exports of every kind of graph, long run
 	$(PYTEST) -m 'slow and not tools'
 
 test-tools: $(INSTALLED)  ## those of files for other programs, and why each of the others is skipped
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m tools
+	$(PYTEST) -rs -m tools
 
 test-all: test test-slow  ## all tests
 

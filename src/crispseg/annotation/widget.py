@@ -92,7 +92,7 @@ class Annotator:
         self._run(self._show_project, Project, folder, images, [name.strip() for name in classes])
 
     def _show_project(self, project: Project) -> None:
-        self._clear()
+        self._clear()  # no stroke on an image of the project before is written to this one
         self.project, images = project, [*project.images]
         self._show_models()
         with self.folder.changed.blocked(), self.names.changed.blocked(), self.image.changed.blocked():
@@ -127,6 +127,7 @@ class Annotator:
         self._run(partial(self._show_image, name), _image_and_labels, self.project, name)
 
     def _show_image(self, name: str, content: tuple[NDArray[np.uint8], Labels]) -> None:
+        """Show an image and its labels; the strokes of the one before are on the disk."""
         image, labels = content
         self._clear()
         self.name = name

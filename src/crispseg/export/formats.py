@@ -196,7 +196,7 @@ class FileFormat:
     sampling: Sampling = "gather"
     """Default of an export."""
     output: Output = "logits"
-    """Default of an export; another than logits is the only one."""
+    """Default of an export, and its only output unless that is logits."""
     one_size: bool = False
     """Whether a file accepts images of one size only."""
     of_maps: bool = False
