@@ -90,7 +90,7 @@ class Project:
         self.model = self.runs[-1] if self.runs else None  # to predict with, and to start training from
         self.changed: set[str] = set()  # names of images whose labels have been written since the last training
         self._start_and_end = START_AND_END
-        self._ranked: tuple[str | None, list[Suggestion]] = None, []  # model, and regions in which labels help it
+        self._ranked: tuple[str | None, list[Candidate]] = None, []  # model, and regions in which labels help it
 
     @property
     def painted(self) -> list[str]:
