@@ -9,14 +9,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import napari
 import numpy as np
-from magicgui import widgets
-from napari.qt.threading import create_worker
-from napari.utils import DirectLabelColormap
 from numpy.typing import NDArray
-from qtpy.QtCore import QTimer
-from superqt.utils import ensure_main_thread
 
 from crispseg.annotation.project import Labels, Progress, Project
 from crispseg.inference import Segmentation
@@ -41,7 +35,9 @@ class Annotator:
     box: tuple[int, ...] | None = None  # to be shown in the next image
     name = ""  # of the shown image
 
-    def __init__(self, napari_viewer: napari.Viewer) -> None:
+    def __init__(self, napari_viewer: Any) -> None:
+        from magicgui import widgets
+
         self.viewer = napari_viewer
         self.folder = widgets.FileEdit(mode="d", label="Project")
         self.names = widgets.LineEdit(label="Classes", tooltip="Names, separated by commas", enabled=False)
@@ -83,6 +79,8 @@ class Annotator:
 
     def _run(self, done: Callable[[Any], object], function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in another thread, and `done` with its result in the window's; napari shows an error."""
+        from napari.qt.threading import create_worker
+
         return create_worker(function, *arguments, _connect={"returned": done})
 
     # Project and image ----------------------------------------------------------------------------------------------
@@ -92,6 +90,8 @@ class Annotator:
         self._run(self._show_project, Project, folder, images, [name.strip() for name in classes])
 
     def _show_project(self, project: Project) -> None:
+        from magicgui import widgets
+
         self._clear()  # no stroke on an image of the project before is written to this one
         self.project, images = project, [*project.images]
         self._show_models()
@@ -153,6 +153,8 @@ class Annotator:
 
     def _save_strokes(self, *_: object) -> None:
         """Write the labels of the image before the next stroke can begin."""
+        from qtpy.QtCore import QTimer
+
         write, strokes = partial(self.project.write, self.name), self.viewer.layers["strokes"]
         if strokes.mode == "polygon":  # its pixels change after napari's event
             QTimer.singleShot(0, lambda: write(strokes.data - 1))
@@ -194,6 +196,8 @@ class Annotator:
 
     def _train(self) -> None:
         """Start a training, or end it early."""
+        from superqt.utils import ensure_main_thread
+
         if self.stop:
             self._stop()
             return
@@ -262,6 +266,8 @@ def _prediction(project: Project, name: str) -> tuple[Segmentation, NDArray[np.u
 
 
 def _colormap(labels: LabelSet) -> Any:
+    from napari.utils import DirectLabelColormap
+
     colors: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
     colors |= {index: np.divide([*color, 255], 255) for index, color in enumerate(labels.palette, 1)}
     return DirectLabelColormap(color_dict=colors)

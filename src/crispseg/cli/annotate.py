@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from crispseg.annotation.widget import Annotator
 from crispseg.cli.command import Command
 from crispseg.errors import CrispsegError
 
@@ -37,8 +38,6 @@ def open_window(folder: Path, images: Sequence[str], classes: Sequence[str]) -> 
     if find_spec("napari") is None:
         raise CrispsegError("annotate needs napari; pip install 'crispseg[napari]'")
     import napari
-
-    from crispseg.annotation.widget import Annotator
 
     viewer = napari.Viewer(title=f"crispseg: {folder}")
     annotator = Annotator(viewer)
