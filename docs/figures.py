@@ -47,7 +47,7 @@ from crispseg.data import Aerial, FileDataset, Nuclei
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.evaluate import score_model
 from crispseg.io.files import atomic_path
-from crispseg.io.images import colorize, write_image
+from crispseg.io.images import colorize, read_image, write_image
 from crispseg.labels import voc_palette
 from crispseg.visualization.pictures import overlay, panels
 
@@ -133,12 +133,12 @@ BENCHMARK = {
 """Rows of the second table of docs/results.md, by boundary F."""
 
 PAPERS = {
-    "sfnet": ("aerial", "sfnet"),
-    "ddsm": ("aerial", "ddsm_upernet"),
-    "agln": ("nuclei", "agln"),
-    "unept": ("nuclei", "unept"),
+    "sfnet_figure_5": ("aerial", "sfnet"),
+    "ddsm_figure_4": ("aerial", "ddsm_upernet"),
+    "agln_figure_3": ("nuclei", "agln"),
+    "unept_figure_4": ("nuclei", "unept"),
 }
-"""Networks of the papers' figures: the data they are trained on for five minutes, and their names."""
+"""Figures of the papers: the data that a network is trained on for five minutes, and its name."""
 
 
 def run(command: str, cwd: Path = ROOT) -> None:
@@ -242,13 +242,13 @@ def papers(data: Path, weights: Path) -> None:
         dataset = source.dataset("val")
         image = next(dataset[index][0] for index in range(len(dataset)) if dataset.name_of(index) == name)
         write_image(RUNS / f"{source.name}.png", image[340:532, 240:496] if source.name == "aerial" else image)
-    for name, (source_name, model) in PAPERS.items():
+    for figure, (source_name, model) in PAPERS.items():
         flags = f"--data {source_name} --data.root {data / source_name} --minutes 5 --model {model}"
-        folder = trained(name, flags, weights)
-        script = [sys.executable, "examples/paper_figures.py", folder, RUNS / f"{source_name}.png", ASSETS / "figures"]
+        folder = trained(model, flags, weights)
+        script = [sys.executable, "examples/paper_figures.py", folder, RUNS / f"{source_name}.png", RUNS]
         subprocess.run(script, cwd=ROOT, check=True)
-    for path in (ASSETS / "figures").glob("*_*.png"):
-        save(path.stem, np.asarray(Image.open(path).convert("RGB")))
+        name = f"{source_name}_{figure}"
+        save(name, read_image(RUNS / f"{name}.png"), colors=96)
 
 
 def tutorial() -> None:
@@ -302,10 +302,12 @@ def fit(image: NDArray[np.uint8], size: int = 256) -> NDArray[np.uint8]:
 
 
 def save(name: str, image: NDArray[np.uint8], folder: str = "figures", colors: int = 192) -> None:
-    """In few colours: a quarter of the bytes."""
+    """Write a picture at most as wide as the site shows it, in few colours: a quarter of the bytes."""
     (ASSETS / folder).mkdir(parents=True, exist_ok=True)
-    reduced = Image.fromarray(image).quantize(colors, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
-    reduced.save(ASSETS / folder / f"{name}.png", optimize=True)
+    picture = Image.fromarray(image)
+    picture.thumbnail((WIDTH, picture.height), Image.Resampling.LANCZOS)
+    picture = picture.quantize(colors, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+    picture.save(ASSETS / folder / f"{name}.png", optimize=True)
 
 
 @contextmanager
@@ -473,26 +475,28 @@ def latency() -> str:
 
 def draw_benchmark() -> None:
     """Draw boundary F, with standard deviations over seeds, against time, and the front of the networks."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     seconds = {row["model"]: 1000 * float(row["seconds"]) for row in rows_of("all_seconds")}
-    front, best = [], 0.0
+    front, lines, best = [], [], 0.0
     for name in sorted(BENCHMARK, key=lambda name: seconds[name]):
         scores = [float(row["boundary_f_3"]) for row in runs_of(name, BENCHMARK[name][0])]
         error = statistics.stdev(scores) if len(scores) > 1 else 0
-        color = "tab:red" if name.startswith("crisp") else "tab:blue"
+        color = "tab:red" if name.startswith("crisp") or name == "wide" else "tab:blue"
         axes.errorbar(seconds[name], boundary_f(name), error, fmt="o", color=color, elinewidth=1)
+        lines.append([(seconds[name], boundary_f(name) + sign * error) for sign in (-1, 1)])
         if boundary_f(name) > best:
             best = boundary_f(name)
             front.append((seconds[name], best))
+    lines += itertools.pairwise(front)
     axes.plot(*zip(*front, strict=True), color="tab:red", linewidth=1, zorder=0)
     axes.set(xscale="log", xlabel="milliseconds an image, two threads", ylabel="boundary F, 3 px (%), CamVid val")
     axes.set_xlim(min(seconds[name] for name in BENCHMARK) * 0.85, max(seconds[name] for name in BENCHMARK) * 1.6)
     axes.set_xticks((50, 100, 200, 500), ("50", "100", "200", "500"))
     axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)
-    label_points(axes, {plain_name(name): (seconds[name], boundary_f(name)) for name in BENCHMARK})
+    label_points(axes, {plain_name(name): (seconds[name], boundary_f(name)) for name in BENCHMARK}, lines)
     with atomic_path(ASSETS / "benchmark.png") as temporary:
         figure.savefig(temporary, dpi=130, format="png")
 
@@ -503,29 +507,43 @@ def plain_name(name: str) -> str:
     return re.sub(r"[`*]|, the default|, input.*", "", label) + " 1.33×" * name.endswith("_larger")
 
 
-def label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write names beside points, each at the first place around its point that is free."""
+def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], lines: Sequence[Any]) -> None:
+    """Write names beside points, long ones first, at the first place that is free of points, names and lines."""
     axes.figure.canvas.draw()
     renderer = axes.figure.canvas.get_renderer()
     taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in axes.transData.transform([*points.values()])]
-    angles = np.deg2rad(np.arange(-30, 330, 30))
+    taken += [box for line in lines for box in boxes_along(*axes.transData.transform(line))]
+    angles = np.deg2rad(np.arange(-30, 330, 15))
     places = [(radius * np.cos(angle), radius * np.sin(angle)) for radius in range(8, 80, 4) for angle in angles]
-    for name, point in points.items():
+    for name in sorted(points, key=len, reverse=True):
         for x, y in places:
             side = "left" if x > 4 else "right" if x < -4 else "center"
             line = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3}
             text = axes.annotate(
-                name, point, (x, y), textcoords="offset points", fontsize=8, ha=side, va="center", arrowprops=line
+                name,
+                points[name],
+                (x, y),
+                textcoords="offset points",
+                fontsize=9,
+                ha=side,
+                va="center",
+                arrowprops=line,
             )
             text.update_positions(renderer)
             box = Text.get_window_extent(text)  # without the line
             inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
+            if inside and not box.count_overlaps(taken):
+                start = axes.transData.transform(points[name])
+                taken += [box, *boxes_along(start, start + np.array((x, y)) * axes.figure.dpi / 72)]
                 break
             text.remove()
         else:
             raise ValueError(f"there is no free place for {name}; enlarge the figure")
+
+
+def boxes_along(start: NDArray[np.float64], end: NDArray[np.float64]) -> list[Bbox]:
+    """Small boxes on a line between two points of a figure."""
+    return [Bbox.from_extents(x - 2, y - 2, x + 2, y + 2) for x, y in np.linspace(start, end, 50)]
 
 
 def runs_of(name: str, file: str) -> list[dict[str, str]]:
