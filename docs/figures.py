@@ -39,7 +39,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from selenium import webdriver
 
 import crispseg
@@ -48,8 +48,8 @@ from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.evaluate import score_model
 from crispseg.io.files import atomic_path
 from crispseg.io.images import colorize, read_image, write_image
-from crispseg.labels import voc_palette
-from crispseg.visualization.pictures import overlay, panels
+from crispseg.labels import LabelSet, voc_palette
+from crispseg.visualization.pictures import GAP, overlay, panels, text_font
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -58,11 +58,12 @@ import first_result  # noqa: E402
 ASSETS, RUNS = ROOT / "docs/assets", ROOT / "runs/figures"
 BACKBONE = "tf_efficientnet_lite0"
 WIDTH, PORT = 1280, 7871
+TITLE = 44  # pixels of a line of text in README's picture
 
 DOMAIN_TILES = {
     "fluorescence": ("nuclei", "7d40ea6ead1b"),
     "histology": ("nuclei", "0121d6759c5a"),
-    "aerial photograph": ("aerial", "tile2_005"),
+    "aerial photo": ("aerial", "tile2_005"),
     "leaf": ("leaf", "1514"),
 }
 """Val images of README's picture: the bundled model that segments each, and the image's name."""
@@ -132,6 +133,9 @@ BENCHMARK = {
 }
 """Rows of the second table of docs/results.md, by boundary F."""
 
+PAGES = {"evaluation": ("scores.html", 1310, 1200), "inspection": ("page.html", 785, 1000)}
+"""Pages of the tutorial: the file, and the height and width of its picture."""
+
 PAPERS = {
     "sfnet_figure_5": ("aerial", "sfnet"),
     "ddsm_figure_4": ("aerial", "ddsm_upernet"),
@@ -180,8 +184,31 @@ def scenes(data: Path, weights: Path) -> None:
     part = part_of_gain(maps, len(val.labels), mean)
     pictures = [bright(image)[part], *(colorize(labels[part], val.labels.palette) for labels in maps)]
     zoomed = [cv2.resize(picture, (624, 624), interpolation=cv2.INTER_NEAREST) for picture in pictures]
-    titles = ["a part of one image", "ground truth", "plain loop, smp FPN", "crispseg train"]
-    save("scenes", np.vstack([panels([tiles], [*DOMAIN_TILES]), panels([zoomed], titles, val.labels.legend)]))
+    titles = ["part of an image", "ground truth", "plain loop, FPN", "crispseg train"]
+    save("scenes", np.vstack([scene(tiles, [*DOMAIN_TILES]), scene(zoomed, titles), colors_of(val.labels)]))
+
+
+def scene(pictures: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> NDArray[np.uint8]:
+    """Square pictures in a row, under titles that can be read where the row is 400 pixels wide."""
+    side = WIDTH // len(pictures)
+    row = Image.new("RGB", (WIDTH, side + TITLE), "white")
+    for index, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        fitted = cv2.resize(picture, (side - 2 * GAP, side - 2 * GAP), interpolation=cv2.INTER_AREA)
+        row.paste(Image.fromarray(fitted), (index * side + GAP, TITLE + GAP))
+        middle = (index + 0.5) * side, TITLE / 2
+        ImageDraw.Draw(row).text(middle, title, "black", text_font(TITLE * 2 // 3), "mm")
+    return np.asarray(row)
+
+
+def colors_of(classes: LabelSet) -> NDArray[np.uint8]:
+    """A row with the names of classes, each next to its colour."""
+    row = Image.new("RGB", (WIDTH, TITLE), "white")
+    draw, left = ImageDraw.Draw(row), GAP
+    for name, color in classes.legend:
+        draw.rectangle((left, TITLE // 4, left + TITLE, TITLE * 3 // 4), fill=tuple(color))
+        draw.text((left + TITLE + 2 * GAP, TITLE / 2), name, "black", text_font(TITLE * 2 // 3), "lm")
+        left += WIDTH // len(classes)
+    return np.asarray(row)
 
 
 def half_segmented(data: Path, model: str, name: str) -> NDArray[np.uint8]:
@@ -278,18 +305,17 @@ def tutorial() -> None:
         shown.append(fit(overlay(np.asarray(Image.open(path).convert("RGB")), labels, test.labels)))
     save("tutorial_predictions", panels([shown], [each.stem for each in images]))
     with browser() as page:
-        for name, file, height in (("evaluation", "scores.html", 1480), ("inspection", "page.html", 1200)):
+        for name, (file, *size) in PAGES.items():
             page.get((folder / file).as_uri())
-            time.sleep(2)
-            save(name, photograph(page, height), "pages")
+            save(name, photograph(page, *size), "pages")
         url = f"http://127.0.0.1:{PORT}"
         with demo(folder / "cells.onnx", url):
             page.get(url)
             time.sleep(10)
             upload = page.find_element("css selector", "input[type=file]")
-            upload.send_keys(str(folder / "photos/test/751f421d3229.png"))
+            upload.send_keys(str(folder / "data/images/test/751f421d3229.png"))
             time.sleep(30)
-            save("demo", photograph(page, 1200), "pages")
+            save("demo", photograph(page, 1040, 1000), "pages")
 
 
 def fit(image: NDArray[np.uint8], size: int = 256) -> NDArray[np.uint8]:
@@ -311,24 +337,28 @@ def save(name: str, image: NDArray[np.uint8], folder: str = "figures", colors: i
 
 
 @contextmanager
-def browser(width: int = WIDTH) -> Iterator[Any]:
+def browser() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))))
     for flag in ("--headless", "--no-sandbox", "--disable-gpu"):
         options.add_argument(flag)
     running = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     try:
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        running.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        show_at(running, WIDTH, 900)
         yield running
     finally:
         running.quit()
 
 
+def show_at(page: Any, width: int, height: int) -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
 def photograph(page: Any, height: int, width: int = WIDTH) -> NDArray[np.uint8]:
     """Return the upper part of what the browser shows."""
-    page.set_window_size(width, height)
-    time.sleep(2)  # frames are drawn again
+    show_at(page, width, height)
+    time.sleep(5)  # frames are drawn again
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     shot = page.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"))
