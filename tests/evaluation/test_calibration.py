@@ -17,7 +17,6 @@ from crispseg.export.pipeline import export_model
 from crispseg.inference import Segmenter
 from crispseg.inference.ensemble import Ensemble
 from crispseg.inference.runtime import open_model
-from crispseg.inference.tiled import segment_tiff
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.training import Run
@@ -73,16 +72,6 @@ def test_labels_stay_and_probabilities_follow_the_temperature(options: dict[str,
     if "tile" not in options:
         expected = plain.probabilities() ** (1 / 3)
         np.testing.assert_allclose(soft.probabilities(), expected / expected.sum(0), atol=1e-5)
-
-
-def test_a_map_in_parts_has_the_confidence_of_tiles(tmp_path: Path) -> None:
-    rasterio = pytest.importorskip("rasterio")
-    segmenter, path = Segmenter(tiny(3.0), tile=128), tmp_path / "image.tif"
-    with rasterio.open(path, "w", "GTiff", 170, 150, 3, dtype="uint8", photometric="rgb") as file:
-        file.write(IMAGE.transpose(2, 0, 1))
-    segment_tiff(segmenter, path, tmp_path / "labels.tif", tmp_path / "confidence.tif")
-    with rasterio.open(tmp_path / "confidence.tif") as file:
-        np.testing.assert_array_equal(file.read(1), segmenter(IMAGE).confidence())
 
 
 def test_folds_average_probabilities_of_their_own_temperature() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,10 @@ POINTS = [
 
 
 @pytest.mark.parametrize("place", [{"transform": TRANSFORM, "nodata": 0}, {"gcps": POINTS}])
-def test_labels_lie_where_the_image_lies(place: dict[str, Any], segmenter: Segmenter, tmp_path: Path) -> None:
+def test_labels_lie_where_the_image_lies(
+    place: dict[str, Any], segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "info", replace(segmenter.info, temperature=0.2))
     image = blocks(150, 200) | 1
     image[:40, :50] = 0
     write(tmp_path / "in.tif", image, crs="EPSG:32632", **place)
