@@ -80,7 +80,7 @@ def test_images_are_written_as_they_are(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), values)
     with pytest.raises(CrispsegError, match=r"unknown image suffix '\.xyz'"):
         write_image(tmp_path / "x.xyz", RGB)
-    (tmp_path / "y.png").write_bytes(imagecodecs.png_encode(RGB.astype(np.uint16) * 200))
+    write_image(tmp_path / "y.png", RGB.astype(np.uint16) * 200)
     with opened(tmp_path / "y.png") as raster:
         np.testing.assert_array_equal(raster.values, RGB.astype(np.uint16) * 200)
 

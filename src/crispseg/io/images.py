@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence, Set
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zlib import Z_RLE
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, PngImagePlugin
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
@@ -109,17 +109,37 @@ MADE_OF = "crispseg"  # metadata key of results for `made_of`, a text that ident
 
 
 def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16], made_of: str = "") -> None:
-    """Write an `(H, W, 3)` RGB image, or an `(H, W)` grey one of 8 or 16 bits; the suffix determines the format."""
+    """Write an `(H, W, 3)` RGB or `(H, W)` grey image; the suffix determines the format, and a PNG may have 16 bits."""
     with atomic_path(check_picture(path)) as temporary:
-        save_picture(Image.fromarray(rgb), temporary, made_of)
+        if temporary.suffix.lower() == ".png":
+            temporary.write_bytes(png_content(rgb, made_of))
+        else:
+            Image.fromarray(rgb).save(temporary)
 
 
-def save_picture(picture: Image.Image, path: Path, made_of: str) -> None:
-    """Save a PIL image, with `made_of` as metadata of a PNG, unless it is empty."""
-    metadata = PngInfo()
+def png_content(values: NDArray[np.uint8 | np.uint16], made_of: str = "", palette: bytes = b"") -> bytes:
+    """Return a PNG of RGB, of grey or of indices into a palette, with `made_of` as metadata, unless it is empty.
+
+    Run lengths of the differences to the row above (to the Paeth predictor for RGB) are written in less than half of
+    Pillow's time; the files are as small as its own with these settings.
+    """
+    strategy, filters = imagecodecs.PNG.STRATEGY.RLE, imagecodecs.PNG.FILTER
+    row_filter = filters.PAETH if values.ndim == 3 else filters.UP
+    content = imagecodecs.png_encode(np.array(values, order="C"), level=1, strategy=strategy, filter=row_filter)
+    header = bytearray(content[16:29])
+    if palette:
+        header[9] = 3  # type of colours
+    file = BytesIO()
+    file.write(content[:8])
+    PngImagePlugin.putchunk(file, b"IHDR", bytes(header))
+    if palette:
+        PngImagePlugin.putchunk(file, b"PLTE", palette)
     if made_of:
+        metadata = PngImagePlugin.PngInfo()
         metadata.add_text(MADE_OF, made_of)
-    picture.save(path, compress_level=1, compress_type=Z_RLE, pnginfo=metadata)  # other formats ignore them
+        PngImagePlugin.putchunk(file, *metadata.chunks[0][:2])
+    file.write(content[33:])  # after the header's checksum
+    return file.getvalue()
 
 
 def check_picture(path: str | Path) -> Path:
@@ -135,10 +155,9 @@ def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Seque
 
     Ids that are neither in the palette nor 255 raise a `ValueError`.
     """
-    picture = Image.fromarray(_ids(labels, palette))
-    picture.putpalette(color_table(palette).tobytes())
+    content = png_content(_ids(labels, palette), made_of, color_table(palette).tobytes())
     with atomic_path(path) as temporary:
-        save_picture(picture, temporary, made_of)
+        temporary.write_bytes(content)
 
 
 def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
