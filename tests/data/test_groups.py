@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crispseg.data import Folder
-from crispseg.data.folder import settle
 from crispseg.folders.groups import group_of, likely_group, original
 from crispseg.folders.splits import folded, shared_out
 
@@ -124,12 +123,13 @@ def test_copies_stay_together_by_name_and_by_pixels(copied: Path) -> None:
         assert side["00"] == side["other"] and side["01"] == side["01_aug_4"]
     assert any(side["00"] != side["other"] for side in sides(folder(copied, copies="names")))
     assert any(side["01"] != side["01_aug_4"] for side in sides(folder(copied, copies="none")))
-    found, notes = settle(folder(copied))
-    assert isinstance(found, Folder) and found.copies == "pixels" and "12 images form 10 groups" in notes[-1]
+    source = folder(copied)
+    found, notes = source.settled(), source.notes()
+    assert found.copies == "pixels" and "12 images form 10 groups" in notes[-1]
     assert sides(found) == sides(folder(copied))
     (copied / "images/other.png").unlink()
-    found, _ = settle(folder(copied))
-    assert isinstance(found, Folder) and found.copies == "names"  # nothing is read again
+    found = folder(copied).settled()
+    assert found.copies == "names"  # nothing is read again
 
 
 def test_all_copies_of_one_image_are_divided(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from crispseg.data import FileDataset, Folder
 from crispseg.data.examination import check_split, examine
-from crispseg.data.folder import settle
 from crispseg.folders.lookup import three_classes
 
 NAMES = ["background", "nucleus", "border"]
@@ -41,14 +40,14 @@ def test_masks_are_made_of_them(folders: Path, refuses: Any) -> None:
     source = of(folders)
     assert source.label_set().names == ("background", "object", "border")
     assert of(folders, classes=NAMES).label_set().names == tuple(NAMES)
-    for data in (source, settle(source)[0]):
+    for data in (source, source.settled()):
         train = data.dataset("train").with_channels(3)
         assert isinstance(train, FileDataset) and len(train) + len(data.dataset("val")) == 4
         for index, pair in enumerate(train.pairs):
             ids = cells(int(pair.name))
             np.testing.assert_array_equal(train[index].labels, three_classes(ids))
             np.testing.assert_array_equal(train.instances(pair.name), ids)
-    assert source.notes() == [] and settle(source)[0].classes is None
+    assert source.notes() == [] and source.settled().classes is None
     data = examine(source)
     assert data.meaning and data.meaning.labels == source.label_set() and {*data.sizes} == {"train", "val"}
 

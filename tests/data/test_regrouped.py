@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from crispseg.data.examination import examine
-from crispseg.data.folder import settle
 from crispseg.folders.checks import check
 from crispseg.labels import LabelSet
 
@@ -35,7 +34,7 @@ def test_classes_merge_and_drop(merge: Any, drop: Any, names: Any, new: list[int
         make_pair(tmp_path, name, ids(0, 1, 2, 3))
     source = folder(tmp_path, classes=[*FOUR.names], merge=merge, drop=drop)
     np.testing.assert_array_equal(source.dataset("val")[0].labels, np.array(new)[ids(0, 1, 2, 3)])
-    assert settle(settle(source)[0])[0] == settle(source)[0]
+    assert source.settled().settled() == source.settled()
     data = examine(source)
     assert data.meaning and data.meaning.labels == source.label_set() == labels
     assert check(data) == []

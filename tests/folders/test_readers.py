@@ -13,7 +13,6 @@ from PIL import Image
 from crispseg.cli.main import main
 from crispseg.cli.train import Train
 from crispseg.data import Folder, check_split
-from crispseg.data.folder import settle
 from crispseg.errors import Question
 from tests.data.own_folders import BLACK, WHITE, folder, ids, make_pair
 
@@ -85,9 +84,9 @@ def test_black_and_white_jpegs_are_read_by_threshold(mode: str, quality: int, tm
         (tmp_path / f"masks/{name}.png").unlink()
         save(tmp_path / f"masks/{name}.jpg", Image.fromarray(drawn).convert(mode), quality=quality)
     assert not findings_of(folder(tmp_path))
-    source = settle(folder(tmp_path))[0]
+    source = folder(tmp_path).settled()
     assert source.label_set().names[0] == "background"
-    inverse = settle(folder(tmp_path, palette=[WHITE, BLACK], palette_tolerance=255))[0]
+    inverse = folder(tmp_path, palette=[WHITE, BLACK], palette_tolerance=255).settled()
     for data, truth in ((source, drawn > 0), (inverse, drawn == 0)):
         assert all((sample.labels != truth).mean() < 0.01 for sample in data.dataset("all"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -50,7 +51,7 @@ class SegmentationDataset(Dataset[Sample], ABC):
     """Samples of one split and their classes."""
 
     labels: LabelSet
-    pairs: tuple[Pair, ...] = ()
+    pairs: Sequence[Pair] = ()
     """Its files, in the order of the indices; empty if the samples are not files."""
     channels: int = 3
     """Channels of its images; see `crispseg.io.images.read_image`."""
@@ -93,6 +94,7 @@ class SegmentationDataset(Dataset[Sample], ABC):
         return self
 
 
+@dataclass(eq=False, repr=False)
 class FileDataset(SegmentationDataset):
     """Split of image files and mask files.
 
@@ -104,23 +106,16 @@ class FileDataset(SegmentationDataset):
         numbered: name of a pair → its instance mask; by default the masks of an `InstanceLookup`, otherwise none.
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        labels: LabelSet,
-        lookup: MaskLookup,
-        channels: int = 3,
-        value_range: ValueRange | None = None,
-        numbered: Mapping[str, Path] | None = None,
-    ) -> None:
-        self.pairs = tuple(pairs)
-        self.labels = labels
-        self.lookup = lookup
-        self.channels = channels
-        self.value_range = value_range
-        self.numbered = (
-            {pair.name: pair.mask for pair in self.pairs} if isinstance(lookup, InstanceLookup) else numbered
-        )
+    pairs: Sequence[Pair] = field()  # required, unlike in the base class
+    labels: LabelSet
+    lookup: MaskLookup
+    channels: int = 3
+    value_range: ValueRange | None = None
+    numbered: Mapping[str, Path] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.lookup, InstanceLookup):
+            self.numbered = {pair.name: pair.mask for pair in self.pairs}
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
         seen = copy(self)
