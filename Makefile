@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 INSTALLED := $(VENV)/.installed
 
-# Bytecode of the tests is kept, since pytest compiles them for seconds.
+# Bytecode of the tests is kept, since pytest compiles them for seconds; plugins that no test uses are not loaded.
 # A test process that dies fails the suite at once: xdist may wait for ever after it has started another.
-PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart=0
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -p no:nbmake -p no:hydra_pytest -n 2 --dist worksteal --max-worker-restart=0
 
 .PHONY: quickstart test test-changed test-slow test-tools test-all fuzz lint docs figures notebooks format clean
 

@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
     from hypothesis import settings
 
+    config.add_cleanup(gc.unfreeze)  # else libraries complain at the end that something was leaked
     settings.register_profile("crispseg", max_examples=50, deadline=None, derandomize=True, database=None)
     settings.load_profile("crispseg")
     torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
@@ -70,10 +71,6 @@ def pytest_collection_finish() -> None:
     """What the imports made stays; else every full garbage collection walks through half a million objects."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()  # else libraries complain at the end that something was leaked
 
 
 @pytest.fixture(autouse=True)
