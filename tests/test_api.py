@@ -292,6 +292,16 @@ def test_a_notebook_shows_a_run(trained: Run, tmp_path: Path) -> None:
     assert f"<td>{best['iou/background']:.1f}</td>" in html and html.count("<img") == 2
 
 
+@pytest.mark.usefixtures("without_pictures")
+def test_notebooks_get_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """The output of a kernel calls itself a terminal, but shows the codes of one as text."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    crispseg.train(*pairs(), out=tmp_path / "run", **TINY | {"epochs": 1})
+    printed = capsys.readouterr().out
+    assert "mIoU" in printed and "\x1b" not in printed
+
+
 def test_a_run_has_a_report(trained: Run) -> None:
     html = (trained.folder / "report.html").read_text()
     assert "&lt;b&gt;road&lt;/b&gt;" in html and "<b>road" not in html and html.count("<img") == 3

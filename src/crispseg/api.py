@@ -94,9 +94,10 @@ def train(
         if not resume:
             check_folder(config.out, resume=False)  # before any file is written to it
         config, _ = _chosen(*write_pairs(**lists, folder=Path(config.out)), resume, settings)
-    # Notebooks get plain lines, because rich would make a block of HTML of each; terminals get progress bars.
+    # Notebooks get plain lines: rich would make a block of HTML of each, or take the kernel's output for a terminal.
+    console = Console(force_jupyter=False, force_terminal=False if Console().is_jupyter else None)
     hooks = Hooks(callbacks, transform, loss, teacher if callable(teacher) else None)
-    return training.train(config, resume=resume, console=Console(force_jupyter=False), hooks=hooks)
+    return training.train(config, resume=resume, console=console, hooks=hooks)
 
 
 def load(run: str | PathLike[str]) -> Run:
