@@ -116,13 +116,14 @@ def test_suggestions_are_unpainted(
         project.predict("a")
     with refuses("no image to label"):
         Project(tmp_path / "empty").suggest()
-    project.model = "nuclei"
     labels = strokes()
     labels[:, :64] = 0
     for name in "abc":
         project.write(name, labels)
-    project.accepted.add("d")
+    project.write("d", np.zeros(SIZE, np.uint8))
     for tile in (None, 64):
+        project = Project(project.folder)
+        project.model = "nuclei"
         monkeypatch.setattr(segmenter_of("nuclei"), "tile", tile)
         left, top, width, height = project.suggest().box
         assert 64 <= left <= 128 - width and 0 <= top <= 96 - height  # the left half is painted

@@ -123,7 +123,7 @@ class Project:
         mask = read_mask(file)
         if mask.shape != size:
             raise CrispsegError(f"{file} has the shape {mask.shape}, but its image {size}; restore or remove it")
-        unknown = np.setdiff1d(mask, [*range(len(self.classes)), IGNORE])
+        unknown = mask[(mask >= len(self.classes)) & (mask != IGNORE)]
         if unknown.size:
             fault = f"{file} has the value {unknown[0]}, but {CLASSES_FILE} lists {len(self.classes)} classes"
             raise CrispsegError(f"{fault}; write a name for each value, one per line")
