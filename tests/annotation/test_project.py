@@ -134,8 +134,8 @@ def wait_for(is_so: Callable[[], bool]) -> None:
     for _ in range(600):
         if is_so():
             return
-        time.sleep(0.2)
-    pytest.fail("nothing happened for two minutes")
+        time.sleep(0.5)
+    pytest.fail("nothing happened for five minutes")
 
 
 @pytest.mark.slow
