@@ -25,7 +25,7 @@ from crispseg.inference.image_files import named_images
 from crispseg.inference.objects import Objects
 from crispseg.io.files import atomic_path, user_path, writable_folder
 from crispseg.io.images import find_images, image_size, read_mask, write_labels
-from crispseg.io.opening import faults
+from crispseg.io.opening import faults, opened
 from crispseg.io.results import made_of_result
 from crispseg.io.tiff_reading import has_more_pages
 from crispseg.labelling.following import Candidate, images_to_label
@@ -40,6 +40,7 @@ MODEL_WRITTEN = f"model/{CONFIG_FILE}"  # file of a run whose model is whole
 BORDER_CLASS = "border"  # class of the pixels between objects
 ACCEPTED = "accepted"  # metadata of masks that are accepted predictions
 SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is held back for evaluation
+WINDOW = 256  # side, in pixels, of the parts of images that evaluations read
 CANDIDATES = 20  # number of images, evenly spread and others after each training, among which the next one is chosen
 REGIONS_COMPARED = 64  # number of regions in them, of which the first one without labels is suggested
 FEW_LABELS = {"freeze_backbone": True, "lr": 3e-4, "augment.cutmix": 64}  # settings of `crispseg train`
@@ -103,8 +104,7 @@ class Project:
             name, pages = given_name.replace("/", "_"), pages_of(path)
             for number, page in enumerate(pages, 1):
                 file = self.images[f"{name}_{number:03}"] = self.folder / f"images/{name}_{number:03}.tif"
-                with atomic_path(file) as temporary:
-                    tifffile.imwrite(temporary, page, photometric="minisblack" if page.ndim == 2 else "rgb")
+                write_values(file, page)
             while name in self.images and not filecmp.cmp(path, self.images[name]):
                 name += "_2"
             if name not in self.images and not pages:
@@ -201,10 +201,23 @@ class Project:
             present = set[int]().union(*(np.unique(part).tolist() for part in parts.values()))
             for name, mask in masks.items():
                 labels = np.where(np.isin(mask, [*present]), parts[name], mask)  # other classes are too few to divide
-                if (labels != IGNORE).any():
+                if is_val:
+                    self._write_windows(name, labels, place / split)
+                elif (labels != IGNORE).any():
                     write_labels(place / split / "masks" / f"{name}.png", labels, self.classes.palette)
                     link(self.images[name], place / split / "images" / f"{name}{self.images[name].suffix}")
         return place
+
+    def _write_windows(self, name: str, labels: Labels, place: Path) -> None:
+        """Write the windows of an image that have labels, so that evaluations read no other parts of it."""
+        with opened(self.images[name]) as raster:
+            values = raster.numbers(3)
+        for top, left in np.ndindex(*(ceil_div(side, WINDOW) for side in labels.shape)):
+            part = np.s_[top * WINDOW : (top + 1) * WINDOW, left * WINDOW : (left + 1) * WINDOW]
+            if (labels[part] != IGNORE).any():
+                window = f"{name}_{top}_{left}"
+                write_labels(place / "masks" / f"{window}.png", labels[part], self.classes.palette)
+                write_values(place / "images" / f"{window}.tif", values[part])
 
     def predict(self, name: str) -> Segmentation:
         """Return the prediction for an image; without a model, raise a `CrispsegError`."""
@@ -289,6 +302,12 @@ def pages_of(path: Path) -> list[NDArray[Any]]:
             for series in tiff.series if has_more_pages(tiff) else ():
                 pages += [*series.asarray().reshape(-1, *series.keyframe.shape)]  # of one size
     return pages
+
+
+def write_values(path: Path, values: NDArray[Any]) -> None:
+    """Write grey values `(H, W)` or `(H, W, 1)`, or those of RGB `(H, W, 3)`, to a TIFF."""
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(temporary, values, photometric="rgb" if values.shape[2:] == (3,) else "minisblack")
 
 
 def link(image: Path, path: Path) -> None:
