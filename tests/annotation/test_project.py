@@ -18,7 +18,7 @@ from crispseg import Project
 from crispseg.annotation.project import HELD_BACK, SIDE, Labels, held_back, segmenter_of
 from crispseg.cli.main import main
 from crispseg.data import Folder
-from crispseg.io.images import image_size, read_mask
+from crispseg.io.images import image_size, read_image, read_mask
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 
@@ -103,9 +103,10 @@ def test_a_fifth_of_the_labels_is_held_back(project: Project) -> None:
         for name in "ab":
             project.write(name, labels)
         place = project._divided(run)
-        train, val = (read_mask(place / split / "masks/a.png") for split in ("train", "val"))
+        train, val = (read_mask(place / file) for file in ("train/masks/a.png", "val/masks/a_0_0.png"))
         assert {*np.unique(train)} == {*np.unique(val)} == {0, 1, IGNORE}
         assert np.array_equal(np.where(train == IGNORE, val, train), labels)
+        assert np.array_equal(read_image(place / "val/images/a_0_0.tif"), read_image(project.images["a"]))
 
 
 def test_suggestions_are_unpainted(
