@@ -43,7 +43,7 @@ SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is he
 WINDOW = 256  # side, in pixels, of the parts of images that evaluations read
 CANDIDATES = 20  # number of images, evenly spread and others after each training, among which the next one is chosen
 REGIONS_COMPARED = 64  # number of regions in them, of which the first one without labels is suggested
-FEW_LABELS = {"freeze_backbone": True, "lr": 3e-4, "augment.cutmix": 64}  # settings of `crispseg train`
+FEW_LABELS = {"backbone_lr_factor": 0.1, "augment.cutmix": 64}  # settings of `crispseg train`
 START_AND_END = 9.0  # seconds of the first training before its first step and after its last; later, as measured
 LEAST_SECONDS = 5.0  # seconds of the shortest training
 
