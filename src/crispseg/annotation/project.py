@@ -212,7 +212,8 @@ class Project:
         """Write the windows of an image that have labels, so that evaluations read no other parts of it."""
         with opened(self.images[name]) as raster:
             values = raster.numbers(3)
-        for top, left in np.ndindex(*(ceil_div(side, WINDOW) for side in labels.shape)):
+        rows, columns = (ceil_div(side, WINDOW) for side in labels.shape)
+        for top, left in np.ndindex(rows, columns):
             part = np.s_[top * WINDOW : (top + 1) * WINDOW, left * WINDOW : (left + 1) * WINDOW]
             if (labels[part] != IGNORE).any():
                 window = f"{name}_{top}_{left}"
