@@ -594,7 +594,7 @@ def page_tables() -> dict[str, dict[str, str]]:
     of_site = five_minutes().replace("docs/", "")
     return {
         "README.md": {"five minutes": five_minutes()},
-        "docs/strokes.md": {"strokes": strokes(), "scripted user": scripted_user()},
+        "docs/strokes.md": {"strokes": strokes()},
         "docs/results.md": {"five minutes": of_site, "networks": benchmark(), "latency": latency()},
     }
 
@@ -614,7 +614,6 @@ def main() -> None:
         tutorial()
     if given.what in ("all", "table"):
         draw_benchmark()
-        draw_scripted_user()
         for page, tables in page_tables().items():
             text = (ROOT / page).read_text(encoding="utf-8")
             for name, made in tables.items():
