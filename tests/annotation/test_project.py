@@ -129,6 +129,12 @@ def test_suggestions_are_unpainted(
         left, top, width, height = project.suggest().box
         assert 64 <= left <= 128 - width and 0 <= top <= 96 - height  # the left half is painted
     assert project.measure("a").categories == ("nucleus",)
+    monkeypatch.setattr("crispseg.annotation.project.CANDIDATES", 1)  # a choice has one image
+    project.accepted.clear()
+    for _ in project.images:
+        name = project.suggest().name
+        assert name not in project.accepted
+        project.accepted.add(name)
 
 
 def wait_for(is_so: Callable[[], bool]) -> None:

@@ -254,9 +254,12 @@ class Project:
             name = next((name for name in names if not self.mask(name).exists()), names[0])
             height, width = image_size(self.images[name])
             return Candidate(self.images[name], name, 1, box=(0, 0, width, height))
-        if self._ranked[0] != self.model:
-            self._ranked = self.model, self._regions(self.model, names)
-        return min(self._ranked[1], key=self._is_done)
+        model, regions = self._ranked
+        regions = [region for region in regions if region.name in names]
+        if model != self.model or not regions:
+            regions = self._regions(self.model, names)
+            self._ranked = self.model, regions
+        return min(regions, key=self._is_done)
 
     def _regions(self, model: str, names: Sequence[str]) -> list[Candidate]:
         """Return regions of some of these images, unlike each other and the labelled images; the first helps most."""
@@ -270,8 +273,7 @@ class Project:
         """Return whether a region has labels, and whether its image has been labelled since the last training."""
         left, top, width, height = region.box
         labels = self.labels(region.name)[top : top + height, left : left + width]
-        is_labelled = region.name in self.accepted or bool((labels != IGNORE).any())
-        return is_labelled, region.name in self.changed
+        return bool((labels != IGNORE).any()), region.name in self.changed
 
 
 @lru_cache(maxsize=1)
