@@ -53,6 +53,9 @@ def test_images_are_added_once(tmp_path: Path, refuses: Refuses) -> None:
     with tifffile.TiffWriter(images[2]) as file:
         for side in (40, 50, 50):
             file.write(np.full((side, 60), 1000 * side, np.uint16))
+    tifffile.imwrite(tmp_path / "clear.tif", np.zeros((2, 40, 60, 4), np.uint8), photometric="rgb")
+    clear = Project(tmp_path / "clear", [tmp_path / "clear.tif"])
+    assert [read_image(page).shape for page in clear.images.values()] == [(40, 60, 3), (40, 60, 3)]
     for _ in range(2):
         project = Project(tmp_path / "project", images)
     assert [*Project(tmp_path / "project").images] == ["a", "a_2", "stack_001", "stack_002", "stack_003"]
@@ -99,10 +102,14 @@ def test_a_fifth_of_the_labels_is_held_back(project: Project) -> None:
     assert held_back(np.zeros((10 * SIDE, 10 * SIDE), np.uint8)).mean() == 1 / HELD_BACK
     few = np.full(SIZE, IGNORE, np.uint8)
     few[40:43, 40:43], few[40:43, 90:93] = 0, 1  # too little of both classes to divide it: both splits have them
+    project.write("c", strokes())
+    project._divided("001")  # of a run that did not start
+    project.write("c", np.full(SIZE, IGNORE, np.uint8))
     for run, labels in (("001", strokes()), ("002", few)):
         for name in "ab":
             project.write(name, labels)
         place = project._divided(run)
+        assert [mask.stem for mask in sorted((place / "train/masks").iterdir())] == ["a", "b"]
         train, val = (read_mask(place / file) for file in ("train/masks/a.png", "val/masks/a_0_0.png"))
         assert {*np.unique(train)} == {*np.unique(val)} == {0, 1, IGNORE}
         assert np.array_equal(np.where(train == IGNORE, val, train), labels)

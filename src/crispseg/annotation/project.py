@@ -196,6 +196,7 @@ class Project:
         masks = {name: self.labels(name) for name in self.painted}
         if not masks:
             raise CrispsegError(f"{self.folder} has no labels; paint some pixels of each class")
+        shutil.rmtree(place, ignore_errors=True)  # of a run that was removed, or did not start
         for is_val, split in enumerate(("train", "val")):
             parts = {name: np.where(held_back(mask) == is_val, mask, IGNORE) for name, mask in masks.items()}
             present = set[int]().union(*(np.unique(part).tolist() for part in parts.values()))
@@ -308,9 +309,10 @@ def pages_of(path: Path) -> list[NDArray[Any]]:
 
 
 def write_values(path: Path, values: NDArray[Any]) -> None:
-    """Write grey values `(H, W)` or `(H, W, 1)`, or those of RGB `(H, W, 3)`, to a TIFF."""
+    """Write grey values `(H, W)` or `(H, W, 1)`, or those of RGB, also with alpha, to a TIFF."""
+    is_grey = values.ndim == 2 or values.shape[2] == 1
     with atomic_path(path) as temporary:
-        tifffile.imwrite(temporary, values, photometric="rgb" if values.shape[2:] == (3,) else "minisblack")
+        tifffile.imwrite(temporary, values, photometric="minisblack" if is_grey else "rgb")
 
 
 def link(image: Path, path: Path) -> None:
