@@ -124,10 +124,14 @@ def test_refused_images_keep_no_earlier_results(options: list[str], saved: str, 
     assert {path.stem for path in (tmp_path / "out").rglob("*.*")} - {"novelty"} == {"a", "a_overlay"}
 
 
-def test_without_a_score_nothing_is_said_and_nothing_can_be_refused(tmp_path: Path, capsys: Capture) -> None:
+def test_without_a_score_nothing_is_said_and_nothing_can_be_refused(
+    saved: str, tmp_path: Path, capsys: Capture
+) -> None:
     plain = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8).eval()
     plain.save_pretrained(tmp_path / "plain")
     write(tmp_path / "in", a=grey(0))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert main(["predict", saved, str(tmp_path / "broken.png"), "--out", str(tmp_path / "out")]) == 2
     run = ["predict", str(tmp_path / "plain"), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
     assert main(run) == 0 and "unlike" not in capsys.readouterr().out
     assert not (tmp_path / "out" / "novelty.csv").exists()

@@ -170,8 +170,9 @@ class Pipeline:
             self.predictions.novelty[image] = known[image]
 
     def write_novelty(self) -> None:
-        """Write the table of the novelty of all images so far."""
-        write_table(self.plan.out / NOVELTY, [("image", "novelty"), *sorted(self.predictions.novelty.items())])
+        """Write the table of the novelty of all images so far, unless all of them are maps or failed."""
+        if self.predictions.novelty:
+            write_table(self.plan.out / NOVELTY, [("image", "novelty"), *sorted(self.predictions.novelty.items())])
 
     def compare_ways(self, images: Sequence[Path]) -> None:
         """Choose the fastest way, if requested, or print what bfloat16 would save; unreadable images wait."""
