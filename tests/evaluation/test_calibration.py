@@ -8,11 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_trees import Masks
 from torchmetrics.classification import MulticlassCalibrationError
 
 from crispseg import create_model, from_pretrained
 from crispseg.cli.main import main
-from crispseg.evaluation.calibration import SAMPLED_PIXELS, Reliability, drawn_pixels, temperature_of
+from crispseg.evaluation.calibration import (
+    SAMPLED_PIXELS,
+    Reliability,
+    drawn_pixels,
+    fitted_temperature,
+    temperature_of,
+)
 from crispseg.export.pipeline import export_model
 from crispseg.inference import Segmenter
 from crispseg.inference.ensemble import Ensemble
@@ -49,6 +56,19 @@ def test_the_temperature_of_drawn_labels_is_found(factor: float) -> None:
     pixels, truth = drawn_pixels(logits, labels, SAMPLED_PIXELS)
     assert len(truth) == SAMPLED_PIXELS and temperature_of(pixels, truth) == pytest.approx(factor, rel=0.04)
     assert temperature_of(*drawn_pixels(logits[:, :20], labels[:20], SAMPLED_PIXELS)) == 1  # without labels
+
+
+def test_images_in_tiles_are_not_segmented_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter, sizes = Segmenter(tiny(1.0), tile=128), list[tuple[int, ...]]()
+
+    def logits(image: np.ndarray) -> torch.Tensor:
+        sizes.append(image.shape[:2])
+        return torch.zeros(3, *image.shape[:2])
+
+    monkeypatch.setattr(segmenter, "logits", logits)
+    fitted_temperature(segmenter, Masks(3, np.zeros((300, 100), np.uint8)))
+    fitted_temperature(segmenter, Masks(3, np.zeros((90, 100), np.uint8)))
+    assert sizes == [(128, 100), (90, 100)]
 
 
 def test_the_error_is_that_of_torchmetrics() -> None:

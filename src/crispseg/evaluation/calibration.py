@@ -27,13 +27,17 @@ TEMPERATURES = 0.1, 10.0  # range of the fit
 
 
 def fitted_temperature(segmenter: Segmenter, dataset: SegmentationDataset, images: int = CALIBRATION_IMAGES) -> float:
-    """Return the temperature that fits a model's logits to the labels of at most so many images, evenly spread."""
+    """Return the temperature that fits a model's logits to the labels of at most so many images, evenly spread.
+
+    Of images that are processed in tiles, it is the first tile.
+    """
     dataset = dataset.with_channels(segmenter.info.in_chans, segmenter.value_range)
     indices, parts = spread(len(dataset), images), []
     for index in indices:
         image, labels, _ = dataset[index]
-        logits = segmenter.logits(image).cpu()
-        parts.append(drawn_pixels(logits, torch.from_numpy(labels), SAMPLED_PIXELS // len(indices)))
+        side = segmenter.tile_of(image)
+        logits = segmenter.logits(image[:side, :side]).cpu()
+        parts.append(drawn_pixels(logits, torch.from_numpy(labels[:side, :side]), SAMPLED_PIXELS // len(indices)))
     return temperature_of(*map(torch.cat, zip(*parts, strict=True)))
 
 

@@ -239,13 +239,18 @@ class Segmenter:
             return F.one_hot(labels, self.info.num_classes).permute(2, 0, 1).float()
         return self._image_logits(image).full()
 
+    def tile_of(self, image: NDArray[np.uint8]) -> int | None:
+        """Return the side of the tiles of an image if they are requested or memory is short; None without tiles."""
+        height, width = image.shape[:2]
+        tile = self.tile or self._tiling.forced(height * width)
+        return None if tile is None or max(height, width) <= tile else tile
+
     def _see_or_tile(
         self, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], ImageLogits | None, NDArray[np.uint8] | None]:
         """Return the results of `_see`, or labels and confidences if tiles are requested or memory is short."""
-        height, width = image.shape[:2]
-        tile = self.tile or self._tiling.forced(height * width)
-        if tile is None or max(height, width) <= tile:
+        tile = self.tile_of(image)
+        if tile is None:
             return *self._see(image), None
         labels, confidence = tiled(self.logits, image, tile, self.info.temperature)
         return labels, None, None if self.labels_only else confidence
