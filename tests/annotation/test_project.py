@@ -116,6 +116,16 @@ def test_a_fifth_of_the_labels_is_held_back(project: Project) -> None:
         assert np.array_equal(read_image(place / "val/images/a_0_0.tif"), read_image(project.images["a"]))
 
 
+def test_windows_of_held_back_labels_are_not_narrow(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", [photo(tmp_path / "photos", "a", (257, 513))])
+    project.write("a", np.arange(513, dtype=np.uint8)[None].repeat(257, 0) % 2)
+    place = project._divided("001") / "val"
+    windows = sorted((place / "masks").iterdir())
+    assert [read_mask(window).shape for window in windows] == [(257, 256), (257, 257)]
+    whole = np.concatenate([read_image(place / f"images/{window.stem}.tif") for window in windows], axis=1)
+    assert np.array_equal(whole, read_image(project.images["a"]))
+
+
 def test_suggestions_are_unpainted(
     project: Project, tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
 ) -> None:

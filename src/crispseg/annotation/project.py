@@ -40,7 +40,7 @@ MODEL_WRITTEN = f"model/{CONFIG_FILE}"  # file of a run whose model is whole
 BORDER_CLASS = "border"  # class of the pixels between objects
 ACCEPTED = "accepted"  # metadata of masks that are accepted predictions
 SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is held back for evaluation
-WINDOW = 256  # side, in pixels, of the parts of images that evaluations read
+WINDOW = 256  # least side, in pixels, of the parts of larger images that evaluations read
 CANDIDATES = 20  # number of images, evenly spread and others after each training, among which the next one is chosen
 REGIONS_COMPARED = 64  # number of regions in them, of which the first one without labels is suggested
 FEW_LABELS = {"backbone_lr_factor": 0.1, "augment.cutmix": 64}  # settings of `crispseg train`
@@ -213,13 +213,15 @@ class Project:
         """Write the windows of an image that have labels, so that evaluations read no other parts of it."""
         with opened(self.images[name]) as raster:
             values = raster.numbers(3)
-        rows, columns = (ceil_div(side, WINDOW) for side in labels.shape)
-        for top, left in np.ndindex(rows, columns):
-            part = np.s_[top * WINDOW : (top + 1) * WINDOW, left * WINDOW : (left + 1) * WINDOW]
-            if (labels[part] != IGNORE).any():
-                window = f"{name}_{top}_{left}"
-                write_labels(place / "masks" / f"{window}.png", labels[part], self.classes.palette)
-                write_values(place / "images" / f"{window}.tif", values[part])
+        height, width = labels.shape
+        rows, columns = max(height // WINDOW, 1), max(width // WINDOW, 1)
+        for row, column in np.ndindex(rows, columns):
+            down = slice(row * height // rows, (row + 1) * height // rows)
+            across = slice(column * width // columns, (column + 1) * width // columns)
+            if (labels[down, across] != IGNORE).any():
+                window = f"{name}_{row}_{column}"
+                write_labels(place / "masks" / f"{window}.png", labels[down, across], self.classes.palette)
+                write_values(place / "images" / f"{window}.tif", values[down, across])
 
     def predict(self, name: str) -> Segmentation:
         """Return the prediction for an image; without a model, raise a `CrispsegError`."""
