@@ -115,6 +115,18 @@ def test_resumed_predictions_have_the_novelty_of_all_images(
     assert "2 of 3 images are unlike" in capsys.readouterr().out
 
 
+def test_the_novelty_of_another_model_is_not_recalled(saved: str, model: SegmentationModel, tmp_path: Path) -> None:
+    write(tmp_path / "in", a=grey(70), b=bright(1))
+    assert main(["predict", saved, str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    assert model.novelty is not None
+    other = from_pretrained(saved)
+    other.novelty = model.novelty._replace(scale=1e-6 * model.novelty.scale)
+    other.save_pretrained(tmp_path / "other")
+    run = ["predict", str(tmp_path / "other"), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    assert main([*run, "--shard", "1/1"]) == main([*run, "--resume"]) == 0
+    assert rows_of(tmp_path / "out") == {"a.png": False, "b.png": False}
+
+
 @pytest.mark.parametrize("options", [["--resume"], ["--format", "labelme"]])
 def test_refused_images_keep_no_earlier_results(options: list[str], saved: str, tmp_path: Path) -> None:
     write(tmp_path / "in", a=grey(70), b=bright(1))

@@ -159,12 +159,15 @@ class Pipeline:
     def recall_novelty(self, finished: Set[Path]) -> None:
         """Note the novelty of images to skip, from the table of an earlier prediction, which is removed, or anew."""
         table = self.plan.out / NOVELTY
-        rows = csv.DictReader(written_lines(table)) if table.exists() else ()
-        known = {row["image"]: float(row["novelty"]) for row in rows}
-        table.unlink(missing_ok=True)  # rows would be outdated if this process was killed
+        known, written = dict[str, float](), 0
+        if table.exists():
+            known = {row["image"]: float(row["novelty"]) for row in csv.DictReader(written_lines(table))}
+            written = table.stat().st_mtime_ns
+            table.unlink()  # rows would be outdated if this process was killed
         for path in progress(sorted(finished), "Reading", console=self.console):
             image = str(Path(self.plan.names[path]).parent / path.name)
-            if image not in known:
+            is_newer = self.plan.files[path][0].stat().st_mtime_ns > written  # of another model, by shards
+            if image not in known or is_newer:
                 pixels, _ = read_source(path, self.segmenter.info.in_chans, self.segmenter.value_range)
                 known[image] = round(self.segmenter.novelty(pixels) or 0, 3)
             self.predictions.novelty[image] = known[image]
