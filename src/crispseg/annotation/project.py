@@ -265,10 +265,10 @@ class Project:
         return min(regions, key=self._is_done)
 
     def _regions(self, model: str, names: Sequence[str]) -> list[Candidate]:
-        """Return regions of some of these images, unlike each other and the labelled images; the first helps most."""
+        """Return regions of some of these images, unlike each other and some labelled images; the first helps most."""
         step = ceil_div(len(names), CANDIDATES)
         candidates = {self.images[name]: name for name in names[len(self.runs) % step :: step]}
-        labelled = [self.images[name] for name in self.painted]
+        labelled = [self.images[name] for name in self.painted[:: ceil_div(len(self.painted), CANDIDATES) or 1]]
         network = SegmentationModel.from_pretrained(model)
         return images_to_label(network, segmenter_of(model), candidates, labelled, REGIONS_COMPARED, strokes=True)
 
