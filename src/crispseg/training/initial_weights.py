@@ -15,7 +15,7 @@ from crispseg.inference.tiling import enough_memory
 from crispseg.labels import LabelSet
 from crispseg.licences import CODE, NOT_STATED, Licence
 from crispseg.models import SegmentationModel
-from crispseg.models.saving import WEIGHTS_FILE, read_info, saved_files, shipped_folder
+from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, read_info, saved_files, shipped_folder
 from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig, config_to_dict
 
@@ -44,7 +44,7 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
 
 def ledger_of(config: TrainConfig, *, resume: bool) -> tuple[Licence, ...]:
     """Return the licences of all that the model of a run descends from; with `resume`, those that it recorded."""
-    if resume and (Path(config.out) / MODEL).is_dir():  # the models that it started from may be gone
+    if resume and (Path(config.out) / MODEL / CONFIG_FILE).is_file():  # the models that it started from may be gone
         return read_info(config.out).licences
     licences = [*CODE, config.data.ledger_entry]
     if config.model.pretrained and not config.init_from:
