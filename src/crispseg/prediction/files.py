@@ -157,7 +157,7 @@ class Pipeline:
         return finished
 
     def recall_novelty(self, finished: Set[Path]) -> None:
-        """Note the novelty of images to skip, from the table of an earlier prediction, which is removed, or anew."""
+        """Note the novelty of images to skip: that of an earlier table, which is removed, or computed again."""
         table = self.plan.out / NOVELTY
         known, written = dict[str, float](), 0
         if table.exists():
