@@ -59,9 +59,9 @@ class Run:
         model = SegmentationModel.from_pretrained(folder)
         data, _ = recorded_data(str(folder))
         run = cls(folder, model, 0.0, {}, build_data(data))
-        ious = {name: run.best[f"iou/{name}"] for name in model.info.class_names}
-        iou = {name: None if np.isnan(value) else value for name, value in ious.items()}
-        return replace(run, miou=float(np.nan_to_num(run.best["miou"])), iou=iou)
+        best = run.best  # reads the file
+        iou = {name: None if np.isnan(best[f"iou/{name}"]) else best[f"iou/{name}"] for name in model.info.class_names}
+        return replace(run, miou=float(np.nan_to_num(best["miou"])), iou=iou)
 
     def __fspath__(self) -> str:
         """Return the folder, so that functions of a run's folder accept the run."""
