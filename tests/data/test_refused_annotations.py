@@ -115,7 +115,7 @@ LINES = [
     ("crack 0.5 0.5 0.1 0.1 0.2 0.2\n", "names: [a]", ["y.txt: line 1", "x1 y1"]),
     ("3 0.5 0.5 0.1 0.1 0.2 0.2\n", "names: [a]", ["y.txt: line 1", "class 3", "names"]),
     (YOLO, "nc: 1", ["data.yaml", "names: [a, b]"]),
-    (YOLO, f"path: {'9' * 300}\ntrain: images\nnames: [a]", ["is not the name of a file"]),
+    (YOLO, f"path: {'9' * 300}\ntrain: images\nnames: [a]", ["data.yaml: '999", "is not the name of a file"]),
     ("\x00\xff", "names: [a]", ["y.txt"]),
     (YOLO, "names: [car, car]", ["'car' is both 0 and 1"]),
     (YOLO, "names: {0: car, 0: bus}", ["'0' is given twice"]),

@@ -21,6 +21,7 @@ from training_runs import files, of_many_opinions
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
 from crispseg.inference import Segmentation, Segmenter
+from crispseg.inference.image_files import named_images
 from crispseg.io.images import read_mask, write_image
 from crispseg.prediction import predict_files
 from crispseg.prediction.job import shard_slice
@@ -114,6 +115,13 @@ def test_a_list_and_what_cannot_be_read(model: Path, photos: Path, tmp_path: Pat
     for name in ("d", "missing"):
         shutil.copy(photos / "b.png", photos / f"{name}.png")
     assert "5 of 5 images segmented" in output_of(capsys, *argv)
+
+
+@pytest.mark.parametrize("line", ["[" * 5000, "~unknown/a.png"])
+def test_a_list_with_a_name_that_no_file_has(line: str, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "list.txt").write_text(f"a.png\n{line}\n")
+    with refuses(f"{tmp_path / 'list.txt'}: ", "check the path"):
+        named_images([tmp_path / "list.txt"])
 
 
 def test_threads_that_write_leave_the_warning_filters_alone(

@@ -52,7 +52,7 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
         raise CrispsegError(f"{folder} has no {DATA} with class names; write one: 'names: [a, b]'")
     top, listing = root
     tree = read_yaml(listing) if listing.suffix != ".txt" else {"names": [*listed_names(listing, read_lines(listing))]}
-    names, places = _class_names(listing, tree.get("names")), _split_places(top, tree)
+    names, places = _class_names(listing, tree.get("names")), _split_places(listing, top, tree)
     marked = _marked(folder.absolute(), images, top, names, places)
     if files := files.difference(image.source for image in marked):
         raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or give images")
@@ -113,18 +113,18 @@ def _class_names(file: Path, names: Any) -> dict[int, str]:
     return {key: name for name, key in ids.items()}
 
 
-def _split_places(top: Path, tree: Mapping[str, Any]) -> list[tuple[str, Path]]:
+def _split_places(listing: Path, top: Path, tree: Mapping[str, Any]) -> list[tuple[str, Path]]:
     """Return each split with its folders, which may have been elsewhere when the file was written."""
     places, base = [], str(tree.get("path") or "")
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
+            user_path(f"{base}/{place}", listing)  # refuses a name that no system has
             places.append((split, _split_folder(top, base, str(place))))
     return places
 
 
 def _split_folder(top: Path, base: str, place: str) -> Path:
     """Return the folder below `top` that a split means; a name such as "images" alone would mean all of them."""
-    user_path(f"{base}/{place}")  # refuses a name that no system has
     endings = [ending for ending in foreign_endings(f"{base}/{place}") if ".." not in ending.parts]
     meant = [ending for ending in endings if str(ending) == place or str(ending).lower() not in IMAGE_FOLDERS]
     return next((top / ending for ending in meant if (top / ending).is_dir()), top / place)

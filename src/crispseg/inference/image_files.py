@@ -60,7 +60,7 @@ def listed_images(table: Path) -> dict[Path, Path]:
     images = {}
     for line in map(str.strip, read_text(table, "surrogateescape").splitlines()):
         if line:
-            path = user_path(line)
+            path = user_path(line, table)
             is_inside = not path.anchor and ".." not in path.parts
             images[table.parent / path] = path if is_inside else Path(path.name)
     return images

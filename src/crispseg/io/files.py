@@ -28,16 +28,21 @@ LOCK = ".crispseg.lock"
 MAX_FOLDERS = 64  # innermost folders by which a path of another system is searched for
 
 
-def user_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused."""
+def user_path(path: str | os.PathLike[str], listing: Path | None = None) -> Path:
+    """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused.
+
+    Errors name `listing`, the file that contains the path.
+    """
+    place = "" if listing is None else f"{listing}: "
     try:
         expanded = Path(path).expanduser()
         expanded.lstat()
     except RuntimeError:
-        raise CrispsegError(f"{path} begins with the home folder of an unknown user; check the path") from None
+        raise CrispsegError(f"{place}{path} begins with the home folder of an unknown user; check the path") from None
     except (OSError, ValueError) as error:  # a null character or half of a surrogate pair is a ValueError
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
-            raise CrispsegError(f"'{shortened(str(path), 40)}' is not the name of a file; check the path") from None
+            name = shortened(str(path), 40)
+            raise CrispsegError(f"{place}'{name}' is not the name of a file; check the path") from None
     return expanded
 
 
