@@ -53,6 +53,7 @@ def test_words_and_flags(line: str, words: list[str], tree: dict[str, Any]) -> N
         ("--crop 64x64 a", "is 64x64; "),
         ("--crop 64,96", "is 64,96; "),
         ("--crop -inf", "is -inf; "),
+        ("--out -b a", "is -b; .* write --out=-b$"),
     ],
 )
 def test_a_flag_without_a_value(line: str, fault: str) -> None:

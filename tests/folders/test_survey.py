@@ -8,7 +8,7 @@ from opened import start_counting, times_opened
 from PIL import Image
 
 from crispseg.errors import CrispsegError
-from crispseg.folders.cache import cache_file
+from crispseg.folders.cache import cache_file, cache_folder
 from crispseg.folders.survey import Pair, Survey
 
 
@@ -68,3 +68,5 @@ def test_no_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "file").touch()
     monkeypatch.setenv("CRISPSEG_CACHE", str(tmp_path / "file"))
     assert len(Survey.of({"train": pairs(tmp_path / "data")}).readable) == 4
+    monkeypatch.setenv("CRISPSEG_CACHE", "~/cache")
+    assert cache_folder() == Path.home() / "cache"

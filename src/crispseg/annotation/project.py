@@ -170,10 +170,12 @@ class Project:
                 left = max(60 * minutes - (time.monotonic() - started), 0)
                 on_progress(Progress(min(1 - left / (60 * minutes), 0.99), left, best_miou(run)))
         on_progress(Progress(1, 0, best_miou(run)))
-        if not (run / MODEL_WRITTEN).exists() or (process.returncode and not stop.is_set()):
+        has_model = (run / MODEL_WRITTEN).exists()
+        if not has_model or (process.returncode and not stop.is_set()):
             last_line = log.read_text(errors="replace").strip().rpartition("\n")[2]
             reason = "it was stopped before its first evaluation; train longer" if stop.is_set() else last_line or log
-            raise CrispsegError(f"the training made no model: {reason}")
+            outcome = f"failed after its last model, {run}" if has_model else "made no model"
+            raise CrispsegError(f"the training {outcome}: {reason}")
         if not stop.is_set():
             self._start_and_end = time.monotonic() - started - seconds
         self.model = str(run)

@@ -264,7 +264,11 @@ def _value(kind: Any, words: Sequence[str], key: str, following: str = "--") -> 
         return texts if len(texts) > 1 else texts[0]
     if bool in alternatives(kind):
         return Text("true")
-    if entry_of(kind) is None or any(map(is_pair, alternatives(kind))):
-        fault = "has no value" if following.startswith("--") else f"is {following}"
-        raise CrispsegError(f"{fault}; give {accepted(kind)}", key)
-    return []
+    if entry_of(kind) is not None and not any(map(is_pair, alternatives(kind))):
+        return []
+    remedy = f"give {accepted(kind)}"
+    if following.startswith("--"):
+        raise CrispsegError(f"has no value; {remedy}", key)
+    if following.startswith("-"):
+        remedy += f", or write --{key}={following}"
+    raise CrispsegError(f"is {following}; {remedy}", key)

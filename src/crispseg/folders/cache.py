@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from platformdirs import user_cache_path
 
+from crispseg.io.files import user_path
+
 FORMAT = 2  # increase it if the fields of facts or their computation change
 LARGEST_CACHE = 2**30  # size of the file, in bytes, from which it is written anew
 CACHE_FAULTS = OSError, sqlite3.Error, pickle.PickleError, AttributeError, TypeError
@@ -42,7 +44,7 @@ class FileState(NamedTuple):
 
 def cache_folder() -> Path:
     """Return the operating system's folder for caches, or that of the environment variable CRISPSEG_CACHE."""
-    return Path(os.environ.get("CRISPSEG_CACHE") or user_cache_path("crispseg"))
+    return user_path(os.environ.get("CRISPSEG_CACHE") or user_cache_path("crispseg"), "CRISPSEG_CACHE")
 
 
 def cache_file() -> Path:

@@ -28,12 +28,12 @@ LOCK = ".crispseg.lock"
 MAX_FOLDERS = 64  # innermost folders by which a path of another system is searched for
 
 
-def user_path(path: str | os.PathLike[str], listing: Path | None = None) -> Path:
+def user_path(path: str | os.PathLike[str], source: object = None) -> Path:
     """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused.
 
-    Errors name `listing`, the file that contains the path.
+    Errors name `source`, such as the file that contains the path.
     """
-    place = "" if listing is None else f"{listing}: "
+    place = "" if source is None else f"{source}: "
     try:
         expanded = Path(path).expanduser()
         expanded.lstat()
