@@ -1,5 +1,6 @@
 import dataclasses
 import importlib.util
+import io
 import math
 import signal
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 from training_runs import DRAWN, MODEL, equal, files, moved, quietly, rows, state, tiny, untrained
 
@@ -16,7 +18,7 @@ from crispseg.data import Augment, check_split, class_weights
 from crispseg.errors import Interrupted
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.labels import LabelSet
-from crispseg.training import ModelConfig, Run, TrainConfig
+from crispseg.training import ModelConfig, Run, TrainConfig, train
 from crispseg.training import callbacks as class_weight_schedule
 from crispseg.training.config import config_to_dict
 from crispseg.training.initial_weights import starting_model
@@ -236,3 +238,16 @@ def test_memory_that_does_not_suffice_is_one_line(
     monkeypatch.setattr(SegmentationTask, "training_step", full)
     with refuses("batch_size"):
         quietly(tiny(tmp_path / "run"))
+
+
+def test_pictures_and_pages_that_fail_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("the font has\nno such letter")
+
+    for name in ("training_data.draw_data", "fit.draw_panels", "fit.write_report"):
+        monkeypatch.setattr(f"crispseg.training.{name}", fail)
+    console = Console(file=io.StringIO())
+    run = train(tiny(tmp_path / "run", epochs=1), console=console)
+    lines = [line for line in console.file.getvalue().splitlines() if "the font has no such letter" in line]
+    assert len(lines) == 3 and all(name in " ".join(lines) for name in ("data.png", "val.png", "report.html"))
+    assert from_pretrained(run.folder).info == run.model.info

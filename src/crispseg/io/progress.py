@@ -6,11 +6,14 @@ is therefore not made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
+
+from crispseg.errors import one_line
 
 Item = TypeVar("Item")
 
@@ -28,3 +31,12 @@ def print_lines(console: Console, lines: Iterable[str], style: str | None = None
     """Print lines without markup or wrapping."""
     for line in lines:
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def dispensable(file: object, console: Console) -> Iterator[None]:
+    """Report a picture or page that the block fails to write in one line, so that the work goes on without it."""
+    try:
+        yield
+    except Exception as error:  # libraries that draw raise almost any
+        print_lines(console, [f"{file} was not written ({one_line(error)}); the run goes on without it"], "yellow")

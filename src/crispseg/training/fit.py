@@ -31,7 +31,7 @@ from crispseg.io.files import owned
 from crispseg.io.host import host_state_restored
 from crispseg.io.images import write_image
 from crispseg.io.parallel import spread
-from crispseg.io.progress import print_lines
+from crispseg.io.progress import dispensable, print_lines
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.models.novelty import Novelty, mean_features
@@ -53,7 +53,7 @@ from crispseg.training.initial_weights import ledger_of, starting_model
 from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, WeightedLoss
 from crispseg.training.optimization import on_cuda
 from crispseg.training.pace import Pace, callback
-from crispseg.training.report import write_report
+from crispseg.training.report import REPORT, write_report
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.stage_times import StageTimes
 from crispseg.training.task import SegmentationTask, steps_per_epoch
@@ -210,12 +210,14 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
         segmenter, images = Segmenter(model), callback(trainer, Pace).sampled or CALIBRATION_IMAGES
         model.info = replace(model.info, temperature=fitted_temperature(segmenter, setup.data.val, images))
         model.save_pretrained(folder / MODEL)
-        write_image(folder / PICTURE, draw_panels({"prediction": segmenter}, setup.data.val))
+        with dispensable(folder / PICTURE, console):
+            write_image(folder / PICTURE, draw_panels({"prediction": segmenter}, setup.data.val))
     best = callback(trainer, MetricsFile).best
     iou = {name: best[f"iou/{name}"] for name in model.info.class_names}
     run = Run(folder, model, best["miou"] or 0.0, iou, setup.config.data)
     if trainer.is_global_zero:
-        print_lines(console, [f"report: {write_report(run, stages)}"])
+        with dispensable(folder / REPORT, console):
+            print_lines(console, [f"report: {write_report(run, stages)}"])
     return run
 
 

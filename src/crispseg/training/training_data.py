@@ -27,7 +27,7 @@ from crispseg.folders.survey import Survey
 from crispseg.folders.wording import lines_of
 from crispseg.inference.tiling import free_bytes
 from crispseg.io.images import image_channels, write_image
-from crispseg.io.progress import print_lines
+from crispseg.io.progress import dispensable, print_lines
 from crispseg.io.value_range import ValueRange
 from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig
@@ -154,9 +154,10 @@ def show_data(data: TrainingData, source: DataSource, folder: Path, console: Con
     for finding in shared_images(source):
         print_lines(console, lines_of(finding), "yellow")
     picture = folder / DATA_PICTURE
-    write_image(picture, draw_data(data.train, data.train_report))
-    print_lines(console, [f"images with their masks: {picture}"])
-    if "ipykernel" in sys.modules:
-        from IPython.display import Image, display  # a notebook has it
+    with dispensable(picture, console):
+        write_image(picture, draw_data(data.train, data.train_report))
+        print_lines(console, [f"images with their masks: {picture}"])
+        if "ipykernel" in sys.modules:
+            from IPython.display import Image, display  # a notebook has it
 
-        display(Image(str(picture)))  # type: ignore[no-untyped-call]
+            display(Image(str(picture)))  # type: ignore[no-untyped-call]
