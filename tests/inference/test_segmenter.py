@@ -15,7 +15,7 @@ from training_runs import varied
 from crispseg import CrispsegError, SegmentationModel, create_model
 from crispseg.data.dataset import Sample
 from crispseg.data.transforms import eval_transform
-from crispseg.inference.segmenter import WORKERS, Segmenter
+from crispseg.inference.segmenter import WORKERS, Segmenter, as_batch
 
 NAMES = ("road", "sky", "tree", "car", "pole")
 PALETTE = ((128, 64, 128), (70, 130, 180), (60, 130, 40), (20, 20, 160), (250, 170, 30))
@@ -78,6 +78,22 @@ def test_labels_are_those_of_the_model(model: SegmentationModel, segmenter: Segm
     np.testing.assert_allclose(probabilities, logits.softmax(0), atol=1e-4)
     assert (probabilities.argmax(0) == result.labels).all()
     assert result.image.shape == result.overlay().shape == (*size, 3)
+
+
+@pytest.mark.parametrize("size", [(48, 70), (5, 90)])
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_pixels_are_normalised_as_in_evaluation(in_chans: int, size: tuple[int, int]) -> None:
+    """The bits are equal, of views too, and the caller's array stays as it is."""
+    info = build(in_chans).info
+    array = picture(*size)
+    before, read_only = array.copy(), array.copy()
+    read_only.setflags(write=False)
+    for image in (array, read_only, array[::-1, ::-1]):
+        extended = np.pad(image, [(0, max(0, 32 - length)) for length in size] + [(0, 0)], mode="edge")
+        sample = Sample(extended, np.zeros(extended.shape[:2], np.uint8), "")
+        wanted = eval_transform(info.mean, info.std, in_chans)(sample)[0]
+        assert torch.equal(as_batch(image, info, torch.device("cpu"))[0], wanted)
+    assert np.array_equal(array, before)
 
 
 def test_grey_models_see_the_mean_of_the_channels(tmp_path: Path) -> None:

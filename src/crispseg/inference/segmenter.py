@@ -363,9 +363,11 @@ def listed(images: Any) -> tuple[Iterable[Any], Mapping[Path, str]]:
 
 def as_batch(image: NDArray[np.uint8], info: ModelInfo, device: torch.device) -> Tensor:
     """Normalise an image `(H, W, C)` for a model: float32 `(1, C, H, W)`, channels last, with sides of at least 32."""
-    height, width = image.shape[:2]
-    extended = np.pad(image, [(0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)), (0, 0)], mode="edge")
-    return Normalize(info.mean, info.std, info.in_chans).of_pixels(torch.from_numpy(extended).to(device))
+    missing = [max(0, MIN_SIDE - side) for side in image.shape[:2]]
+    if any(missing):
+        image = np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge")
+    pixels = torch.from_numpy(np.require(image, requirements=["C_CONTIGUOUS", "WRITEABLE"])).to(device)
+    return Normalize(info.mean, info.std, info.in_chans).of_pixels(pixels)
 
 
 def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
