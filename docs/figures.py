@@ -297,11 +297,8 @@ def tutorial() -> None:
     rows = [[np.asarray(Image.open(each).convert("RGB")) for each in images], numbered]
     save("tutorial_data", panels([[fit(each) for each in row] for row in rows], [each.stem for each in images]))
     save("tutorial_val", np.asarray(Image.open(folder / "runs/cells/val.png").convert("RGB")))
-    test = Nuclei().dataset("test")
-    shown = []
-    for path in images:
-        labels = np.asarray(Image.open(folder / "predictions" / path.name))
-        shown.append(fit(overlay(np.asarray(Image.open(path).convert("RGB")), labels, test.labels)))
+    overlays = [folder / f"predictions/{each.stem}_overlay.png" for each in images]
+    shown = [fit(np.asarray(Image.open(each).convert("RGB"))) for each in overlays]
     save("tutorial_predictions", panels([shown], [each.stem for each in images]))
     with browser() as page:
         for name, (file, *size) in PAGES.items():
@@ -318,12 +315,9 @@ def tutorial() -> None:
 
 
 def fit(image: NDArray[np.uint8], size: int = 256) -> NDArray[np.uint8]:
-    """The image in a square, on white."""
-    scale = size / max(image.shape[:2])
-    small = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    square = np.full((size, size, 3), 255, np.uint8)
-    square[: small.shape[0], : small.shape[1]] = small
-    return square
+    """The left upper square of the image."""
+    side = min(image.shape[:2])
+    return np.asarray(cv2.resize(image[:side, :side], (size, size), interpolation=cv2.INTER_AREA))
 
 
 def save(name: str, image: NDArray[np.uint8], folder: str = "figures", colors: int = 192) -> None:
@@ -460,7 +454,7 @@ def scripted_user() -> str:
 
 def draw_scripted_user() -> None:
     """Draw mIoU against minutes of training, and that of forests."""
-    figure, scores = Figure(figsize=(8, 4.5), layout="constrained"), of_scripted_user()
+    figure, scores = Figure(figsize=(7, 5), layout="constrained"), of_scripted_user()
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     minutes = np.arange(1, 11)
@@ -470,7 +464,7 @@ def draw_scripted_user() -> None:
     axes.plot([], [], color="grey", marker="^", linestyle="none", label="random forest, all strokes")
     axes.set(xlabel="minutes of training, with five more strokes after each", ylabel="mIoU on val (%)", xticks=minutes)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper")
+    figure.legend(loc="outside upper center", ncols=4)
     with atomic_path(ASSETS / "scripted-user.png") as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
@@ -502,7 +496,7 @@ def latency() -> str:
 
 def draw_benchmark() -> None:
     """Draw boundary F, with standard deviations over seeds, against time, and the front of the networks."""
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    figure = Figure(figsize=(8, 8.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     seconds = {row["model"]: 1000 * float(row["seconds"]) for row in rows_of("all_seconds")}
@@ -539,9 +533,10 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], lines: S
     axes.figure.canvas.draw()
     renderer = axes.figure.canvas.get_renderer()
     taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in axes.transData.transform([*points.values()])]
+    obstacles = [*taken]  # of the lines to names
     taken += [box for line in lines for box in boxes_along(*axes.transData.transform(line))]
     angles = np.deg2rad(np.arange(-30, 330, 15))
-    places = [(radius * np.cos(angle), radius * np.sin(angle)) for radius in range(8, 80, 4) for angle in angles]
+    places = [(radius * np.cos(angle), radius * np.sin(angle)) for radius in range(8, 120, 4) for angle in angles]
     for name in sorted(points, key=len, reverse=True):
         for x, y in places:
             side = "left" if x > 4 else "right" if x < -4 else "center"
@@ -551,7 +546,7 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], lines: S
                 points[name],
                 (x, y),
                 textcoords="offset points",
-                fontsize=9,
+                fontsize=11.5,  # can be read where the picture is 400 pixels wide
                 ha=side,
                 va="center",
                 arrowprops=line,
@@ -559,9 +554,12 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], lines: S
             text.update_positions(renderer)
             box = Text.get_window_extent(text)  # without the line
             inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
-            if inside and not box.count_overlaps(taken):
-                start = axes.transData.transform(points[name])
-                taken += [box, *boxes_along(start, start + np.array((x, y)) * axes.figure.dpi / 72)]
+            start = axes.transData.transform(points[name])
+            leader = boxes_along(start, start + np.array((x, y)) * axes.figure.dpi / 72)
+            crossed = any(part.count_overlaps(obstacles) for part in leader[25:])
+            if inside and not crossed and not box.count_overlaps(taken):
+                taken += [box, *leader]
+                obstacles.append(box)
                 break
             text.remove()
         else:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,12 @@ def test_the_page_of_objects_has_each_image_with_its_count(model: Path, tmp_path
     assert [attributes["href"] for attributes in shown] == ["a%26b_overlay.png", "sub/b_overlay.png"]
     values = [attributes["data-value"] for tag, attributes in page.tags if "data-value" in attributes]
     assert values[:2] == ["a&b.png", f"{len(objects)}.0"]
+    with (out / "objects.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    medians = [np.median([float(row[name]) for row in rows]) for name in ("area", "equivalent_diameter")]
+    assert re.findall(r"median <b>(.*?)</b>", (out / "report.html").read_text("utf-8"))[1:] == [
+        f"{median:.4g}" for median in medians
+    ]
     assert [image.get("loading") for image in page.images] == [None, None, None, "lazy", "lazy"]
     np.testing.assert_array_equal(read_image(out / "a&b_overlay.png"), numbered(objects.image, objects.ids))
 

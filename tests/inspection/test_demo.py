@@ -107,6 +107,11 @@ def test_it_opens_with_an_image(model: SegmentationModel, folder: Path, browser:
         frame = wait.until(lambda page: page.find_element(By.CSS_SELECTOR, "iframe[title=segmentation]"))
         assert "first" in frame.get_attribute("srcdoc")
         assert len(browser.find_elements(By.CSS_SELECTOR, ".gallery img, button.gallery-item")) >= 2
+        given, whole = "return arguments[0].clientHeight", "return document.documentElement.scrollHeight"
+        wait.until(lambda page: page.execute_script(given, frame) != page.execute_script("return innerHeight * 0.9"))
+        height = browser.execute_script(given, frame)
+        browser.switch_to.frame(frame)
+        assert browser.execute_script(whole) <= height  # nothing in the frame scrolls
 
 
 def test_val_images_of_a_run() -> None:

@@ -28,6 +28,12 @@ FRAME = Markup(
     '<iframe title="segmentation" sandbox="allow-scripts" style="width: 100%; height: 90vh; border: 0" srcdoc="{}">'
     "</iframe>"
 )
+AS_HIGH_AS_ITS_PAGE = """<script>
+addEventListener("message", (event) => {
+  for (const frame of document.querySelectorAll("iframe[title=segmentation]"))
+    if (frame.contentWindow === event.source) frame.style.height = `${Math.ceil(Number(event.data))}px`;
+});
+</script>"""
 MAX_UPLOAD = 20_000_000  # bytes of a file that is uploaded to the demo
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1,localhost"}
 
@@ -109,6 +115,7 @@ def serve(
             max_file_size=MAX_UPLOAD,
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             ssr_mode=False,
+            head=AS_HIGH_AS_ITS_PAGE,
         )
         yield url
     except (OSError, UnicodeError) as error:

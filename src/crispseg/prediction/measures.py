@@ -65,6 +65,9 @@ class ObjectTables:
     def __init__(self, categories: Sequence[str], pixel_size: str | None) -> None:
         self.categories = categories
         self.pixel, self.unit = (1.0, "") if pixel_size is None else pixel_area(pixel_size)
+        area, length = f"_{self.unit}", f"_{self.unit.removesuffix('2')}"
+        in_unit = [f"area{area}", *(f"{name}{length}" for name in (*LENGTH_COLUMNS, *RECTANGLE_COLUMNS))]
+        self.columns = ["image", "page", *Object._fields, *LENGTH_COLUMNS, *OTHER_COLUMNS, *in_unit]
         self.objects: list[list[Any]] = []
         self.images: list[list[Any]] = []
 
@@ -88,13 +91,17 @@ class ObjectTables:
         numbers = [total / pixels, 1e6 * len(areas) / pixels, *in_unit]
         return [len(areas), total, median, *(float(f"{number:.6g}") for number in numbers)]
 
+    def sizes(self) -> NDArray[np.float64]:
+        """Return the areas and equivalent diameters `(2, N)` of all objects, in the unit if there is one."""
+        area = self.columns.index(f"area_{self.unit}")
+        diameter = self.columns.index(f"equivalent_diameter_{self.unit.removesuffix('2')}")
+        return np.array([(row[area], row[diameter]) for row in self.objects]).reshape(-1, 2).T
+
     def write(self, folder: Path) -> None:
         """Write both tables; columns in units are left out if there is no unit."""
-        area, length = f"_{self.unit}", f"_{self.unit.removesuffix('2')}"
-        objects = ["image", "page", *Object._fields, *LENGTH_COLUMNS, *OTHER_COLUMNS, f"area{area}"]
-        objects += [f"{name}{length}" for name in (*LENGTH_COLUMNS, *RECTANGLE_COLUMNS)]
+        area = f"_{self.unit}"
         images = ["image", "page", "category", "objects", "total_area", "median_area", "share", "per_megapixel"]
         images += [f"total_area{area}", f"median_area{area}", f"objects_per{area}"]
-        for table, header, rows in ((OBJECTS, objects, self.objects), (SUMMARY, images, self.images)):
+        for table, header, rows in ((OBJECTS, self.columns, self.objects), (SUMMARY, images, self.images)):
             in_pixels = [not name.endswith("_") for name in header]
             write_table(folder / table, [[*compress(row, in_pixels)] for row in [header, *sorted(rows)]])

@@ -20,7 +20,7 @@ def write_report(folder: Path, tables: ObjectTables, pictures: Sequence[tuple[st
     unit, categories = tables.unit.removesuffix("2") or "pixels", tables.categories
     values = np.array([(row[3], 100 * row[6]) for row in tables.images]).reshape(-1, len(categories), 2)
     counts, shares = values[..., 0], values[..., 1].sum(1, keepdims=True)
-    areas, diameters = np.array([row[-5:-3] for row in tables.objects]).reshape(-1, 2).T
+    areas, diameters = tables.sizes()
     names = "objects in an image", f"area, square {unit}", f"equivalent diameter, {unit}"
     columns = zip(names, (counts.sum(1), areas, diameters), strict=True)
     html = pages.render(

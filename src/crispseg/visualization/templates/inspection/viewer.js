@@ -120,6 +120,8 @@ async function start() {
   }
   for (const fold of document.querySelectorAll("details")) fold.addEventListener("toggle", redraw);
   new ResizeObserver(redraw).observe(main);
+  const page = document.documentElement;
+  if (parent !== window) new ResizeObserver(() => parent.postMessage(page.offsetHeight, "*")).observe(page);
   showLayer();
   draw();
   document.body.dataset.ready = "yes";
