@@ -25,7 +25,7 @@ from training_runs import of_many_opinions
 
 from crispseg import Segmenter
 from crispseg.cli.main import main
-from crispseg.data import Folder
+from crispseg.data import Nuclei
 from crispseg.data.formats import read_annotations
 from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.inference import Segmentation
@@ -322,7 +322,7 @@ def test_objects_with_a_border_are_not_split(faulty: dict[str, Any], refuses: Re
 def test_nuclei_in_masks_of_two_classes(shared: Path) -> None:
     """Parts at necks match at least four points more of the true objects than connected parts."""
     folder = shared / "data/nuclei"
-    pairs = Folder(folder / "images", instances=folder / "instances").pairs("val")
+    pairs = Nuclei(folder).pairs("val")
     scores = []
     for rule in (ObjectRule(1), ObjectRule(1, split=True)):
         metric = ObjectScores(2, rule)

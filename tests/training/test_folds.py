@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_folds_and_their_spread(
     assert "fold 2 of 2" in line and str(out) in line
     assert main(flags) == 2
     assert str(out) in capsys.readouterr().err
-    assert main(["train", "--resume", str(out)]) == 0
+    assert main(shlex.split(line.partition(": crispseg ")[2])) == 0
     text = capsys.readouterr().err
     assert (out / "fold_1/metrics.csv").read_bytes() == finished
     scores = json.loads((out / "folds.json").read_text())

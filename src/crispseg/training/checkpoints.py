@@ -23,7 +23,7 @@ from torch import Tensor
 from crispseg.backbones.weights import check_archive
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
-from crispseg.errors import CrispsegError, Interrupted, ended_worker, few, one_line, system_line
+from crispseg.errors import CrispsegError, Interrupted, command_line, ended_worker, few, one_line, system_line
 from crispseg.evaluation.recorded import TRAINED
 from crispseg.io.files import atomic_path, regular_file, written_lines
 from crispseg.labels import IGNORE
@@ -158,9 +158,9 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
         yield
     except (SystemExit, OSError, RuntimeError) as error:
         saved, worker = callback(trainer, LastCheckpoint).saved, ended_worker(error)
-        remedy = f"resume the run in {folder}"
+        remedy = f"resume the run: {command_line(['train'], {'resume': str(folder)})}"
         if saved is not None:
-            remedy = f"the checkpoint of step {saved} was kept: {remedy}"
+            remedy = f"the checkpoint of step {saved} was kept; {remedy}"
         # Lightning raises SystemExit for an interrupt. The data workers may also have received the signal first.
         if isinstance(error, SystemExit) or isinstance(worker, Interrupted):
             usual = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT

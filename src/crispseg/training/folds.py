@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from crispseg.config.settings import CONFIG
-from crispseg.errors import CrispsegError, Interrupted
+from crispseg.errors import CrispsegError, Interrupted, command_line
 from crispseg.evaluation.bootstrap import percent, text_table
 from crispseg.io.files import write_table
 from crispseg.models.saving import FOLDS
@@ -57,8 +57,8 @@ def train_folds(
         try:
             run = train(own, resume=place in begun, console=console)
         except Interrupted as stop:
-            line = f"interrupted in fold {fold} of {folds}; resume the folds in {config.out}"
-            raise Interrupted(line, stop.number) from None
+            again = command_line(["train"], {"resume": str(config.out)})
+            raise Interrupted(f"interrupted in fold {fold} of {folds}; resume: {again}", stop.number) from None
         scores[place.name] = {"miou": run.miou, **run.iou}
         write_scores(config, scores)
     rows = fold_rows(scores)
