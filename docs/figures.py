@@ -108,9 +108,11 @@ USER = (
     ("after five minutes", "crispseg", 4),
     ("after ten minutes, 45 strokes more", "crispseg", -1),
     ("random forest, the same strokes", "forest", -1),
-    ("crispseg, full masks of all images, five minutes", "full masks", -1),
+    ("random forest, strokes where it was wrong", "own forest", -1),
+    ("crispseg, full masks of all images, ten minutes", "full masks", -1),
 )
 """Rows of the scripted user's table of docs/strokes.md: label, method in benchmarks/scripted_user.csv, and round."""
+FULL_MASKS = "full --backbone_lr_factor=0.1 --augment.cutmix=64"  # method in benchmarks/strokes.csv, as in projects
 
 BENCHMARK = {
     **RESULTS,
@@ -436,7 +438,7 @@ def of_scripted_user() -> dict[tuple[str, str], list[NDArray[np.float64]]]:
     for row in rows_of_file("scripted_user"):
         scores[row["method"], row["data"]].append(np.array(row["miou"].split(), float))
     for row in rows_of_file("strokes"):
-        if row["method"] == "full":
+        if row["method"] == FULL_MASKS:
             scores["full masks", row["data"]].append(np.array([float(row["last_miou"])]))
     return scores
 
