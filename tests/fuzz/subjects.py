@@ -121,7 +121,10 @@ TEXTS: dict[str, tuple[str, ...]] = {
 def keys_of(name: str) -> dict[str, Field]:
     """All keys of a command."""
     training = known_fields("sfnet", "folder") if name in ("train", "distill", "quickstart") else {}
-    return {**commands[name].known_keys(), **training, **fields_of(commands[name])}
+    keys = {**commands[name].known_keys(), **training, **fields_of(commands[name])}
+    if name == "quickstart":
+        del keys["print_config"]  # without it, the command trains for minutes
+    return keys
 
 
 def words_of(name: str) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def load_plugins(files: Iterable[str | Path]) -> None:
             continue
         spec = importlib.util.spec_from_file_location(name, path)
         if not path.is_file() or spec is None or spec.loader is None:
-            raise CrispsegError(f"plugin {file} is not a Python file; give the path of a .py file")
+            raise CrispsegError(f"has {file}, which is not a Python file; give the path of a .py file", "plugins")
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
