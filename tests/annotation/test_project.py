@@ -162,6 +162,19 @@ def wait_for(is_so: Callable[[], bool]) -> None:
     pytest.fail("nothing happened for five minutes")
 
 
+def test_a_training_fails_after_its_last_model(
+    project: Project, tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, run = SegmentationModel.from_pretrained("nuclei").folder, project.folder / "runs/001"
+    copy = f"shutil.copytree({str(model)!r}, {str(run / 'model')!r})"
+    (tmp_path / "child.py").write_text(f"import shutil, sys\n{copy}\nsys.exit('the disk is full')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("crispseg.annotation.project.CHILD", "child")
+    with refuses("failed after its last model", str(run), "the disk is full"):
+        project.train(0.1)
+    assert project.model is None and Project(project.folder).model == str(run)
+
+
 @pytest.mark.slow
 def test_a_training_ends_with_its_window(project: Project) -> None:
     script = f"from crispseg import Project; Project({str(project.folder)!r}).train(10)"
