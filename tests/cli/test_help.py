@@ -13,7 +13,7 @@ from commands import Capture, output_of
 
 from crispseg.cli import first_page
 from crispseg.cli.command import Command, WithData, commands, read_flags
-from crispseg.cli.main import COMMANDS, main
+from crispseg.cli.main import COMMANDS, HELP_PAGE, main
 
 NAMES = [page.name.removesuffix(".txt") for page in (files("crispseg.cli") / "help").iterdir()]
 PAGES = {name: f"{first_page(name.split())}\n" for name in NAMES}
@@ -39,6 +39,10 @@ def examples(page: str) -> Iterator[list[str]]:
 
 def test_each_command_has_a_page() -> None:
     assert {*PAGES} == {*commands, "data", "label"}
+
+
+def test_the_list_of_commands_fits_a_terminal() -> None:
+    assert max(map(len, HELP_PAGE.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", PAGES)

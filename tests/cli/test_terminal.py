@@ -91,6 +91,15 @@ def test_prediction(width: int, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("?.png"))) == 6
 
 
+def test_export(tmp_path: Path) -> None:
+    """The work of a minute is named while it lasts."""
+    of_many_opinions(4).save_pretrained(tmp_path / "model")
+    terminal = Terminal(WIDTHS[0], "export", tmp_path / "model", "--out", tmp_path / "file.onnx")
+    assert terminal.status == 0
+    assert any("Writing file.onnx" in line for screen in terminal.screens for line in screen)
+    assert not any("Writing" in line for line in terminal.lines)
+
+
 FAILING = """
 from crispseg.decoders.fuse import Concat
 from crispseg.decoders.parts import merges

@@ -199,7 +199,10 @@ def test_predict_writes_objects(model: Path, tmp_path: Path, capsys: Capture) ->
     expected = [result.objects("nucleus", border="border") for result in results]
     count = sum(map(len, expected))
     assert count > 10 and len(expected[0]) and len(expected[1])
-    assert lines == [f"2 of 2 images segmented into {out}", f"{count} objects of class nucleus in {out}/objects.json"]
+    assert lines == [
+        f"2 of 2 images segmented into {out}",
+        f"{count} objects of class nucleus: open {out}/report.html in a browser; tables are next to it",
+    ]
     coco = json.loads((out / "objects.json").read_text())
     assert [each["score"] for each in coco["annotations"]] == [row.probability for each in expected for row in each]
     assert {type(each["segmentation"]) for each in coco["annotations"]} == {dict, list}  # with holes, and without
@@ -339,7 +342,7 @@ def test_objects_of_several_classes(model: Path, tmp_path: Path, capsys: Capture
     folder, out = photos(tmp_path / "photos", "a.png", "sub/b.jpg"), tmp_path / "out"
     argv = ["predict", str(model), str(folder), "--out", str(out), "--device=cpu", "--objects=[nucleus, border]"]
     assert main(argv) == 0
-    assert "objects of class nucleus, border in" in capsys.readouterr().out
+    assert "objects of class nucleus, border: open" in capsys.readouterr().out
     result = Segmenter(model, "cpu")(folder / "a.png")
     both, one, other = (result.objects(name) for name in (["nucleus", "border"], "nucleus", "border"))
     assert [each.id for each in both] == [*range(1, len(one) + len(other) + 1)]

@@ -33,6 +33,7 @@ from crispseg.io.files import check_new_folder
 from crispseg.io.images import image_channels, write_image
 from crispseg.io.progress import print_lines
 
+SHORT = {"images", "masks", "instances", "classes"}  # keys that all pages write without the group
 STYLES = {"error": "bold red", "warning": "yellow", "information": "cyan"}
 EXIT_CODES = {
     Severity.INFORMATION: ExitCode.SUCCESS,
@@ -90,7 +91,7 @@ class Doctor(WithData):
     @property
     def same_data(self) -> list[str]:
         """Words of a command that choose the same data and channels."""
-        settings = {f"data.{key}": value for key, value in self.data.items()} | self.channels
+        settings = {key if key in SHORT else f"data.{key}": value for key, value in self.data.items()} | self.channels
         return [*filter(None, [self.target]), *flags_of(settings)]
 
     @property

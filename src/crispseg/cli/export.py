@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveInt
+from rich.console import Console
 
 from crispseg.cli.command import WithData
 from crispseg.cli.keys import WithOptions
@@ -64,7 +65,8 @@ class Export(WithOptions, WithData):
         if data is not None:
             (held_out,) = checked_splits([model], data, "val")
             calibration = Calibration(data.dataset("train"), held_out, self.calibration_images, data.name)
-        certificate = export_model(model, self.out, kind, data=calibration, **self.options)
+        console = Console(stderr=True)
+        certificate = export_model(model, self.out, kind, data=calibration, console=console, **self.options)
         self.results |= {"out": self.out, **certificate.as_json()}
         show(certificate)
         print(f"{certificate.network}, {certificate.bytes / 1e6:.1f} MB, is in {self.out}")

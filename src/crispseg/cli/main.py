@@ -22,24 +22,24 @@ from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you
 from crispseg.io.host import imports_unnoticed, quiet_readers
 
 COMMANDS = {
-    "quickstart": "train, test and view a model of the bundled nuclei images (or your data) in minutes",
+    "quickstart": "train and test a model of nuclei, or of your data, in minutes",
     "data": "list public data sets, import annotations",
     "doctor": "check data for faults before training",
     "train": "train a model from a YAML file and flags",
     "distill": "train a small model with a trained one and images without masks",
     "evaluate": "score a trained model on a split",
     "compare": "score models on the same images, and show their differences",
-    "ablate": "score a trained model without its flow, points, descriptors or refinement",
+    "ablate": "score a trained model without its flow, points or descriptors",
     "predict": "segment images",
-    "label": "choose images to label next, and list masks that are probably wrong",
+    "label": "choose images to label next, and find masks that may be wrong",
     "inspect": "write a page that shows how a model computes its labels",
-    "annotate": "paint images, train on the strokes and correct predictions, in a window of napari",
-    "demo": "show models in the browser: drop an image and see its classes and the model's sampled points",
+    "annotate": "paint strokes, train on them and correct predictions, in napari",
+    "demo": "segment images in the browser",
     "list": "list networks to train, and bundled trained models",
     "benchmark": "count and time models, also of other libraries",
-    "export": "write a trained model as an ONNX, OpenVINO or torch.export file, checked",
-    "recipes": "list the rows of the papers' tables, and print the commands of one",
-    "convert": "convert a checkpoint of SFNet's or SFNet-Lite's official release to a saved model",
+    "export": "write a trained model as an ONNX, OpenVINO or other file",
+    "recipes": "list the rows of the papers' tables, and the commands of one",
+    "convert": "convert an official checkpoint of SFNet to a saved model",
 }
 
 HELP_PAGE = f"""usage: crispseg COMMAND [...]
@@ -49,9 +49,9 @@ Semantic segmentation with crisp boundaries.
 commands:
 {chr(10).join(f"  {name:12}{text}" for name, text in COMMANDS.items())}
 
-crispseg COMMAND --help explains a command, and crispseg COMMAND --help all explains all its keys.
+crispseg COMMAND --help explains a command; --help all explains all its keys.
 crispseg help data explains the keys that say what images and masks mean.
-crispseg COMMAND --json FILE writes the results of a command as JSON; - prints them.
+crispseg COMMAND --json FILE writes the results as JSON; - prints them.
 crispseg --version prints the version."""
 
 

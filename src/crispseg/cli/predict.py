@@ -17,8 +17,8 @@ from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.video import is_video, predict_video
 from crispseg.prediction import predict_files
 from crispseg.prediction.job import VECTOR_FORMATS, PredictionJob
-from crispseg.prediction.outputs import COCO
 from crispseg.prediction.predictions import Predictions
+from crispseg.prediction.report import OBJECT_REPORT
 
 
 @dataclass(kw_only=True)
@@ -74,7 +74,8 @@ class Predict(WithProtocol):
         """Print a line for each file or folder about all images."""
         if done.objects is not None:
             classes = ", ".join(np.ravel(self.options["objects"]))
-            print(f"{done.objects} objects of class {classes} in {done.out / COCO}")
+            page = done.out / OBJECT_REPORT
+            print(f"{done.objects} objects of class {classes}: open {page} in a browser; tables are next to it")
         if done.annotations is not None:
             for_tool = done.annotations.name not in VECTOR_FORMATS
             remedy = "; 'crispseg data import' reads them when they are corrected" if for_tool else ""

@@ -272,7 +272,8 @@ class Folder(FolderSettings, DataSource):
         """Return the lists or folders that define the splits, in their root if there is one."""
         folders = [folder for split, folder in self.content.division.folders.items() if self.listed[split]]
         paths = map(str, self.content.lists.values() or folders)
-        return ", ".join(path.removeprefix(f"{self.root}{os.sep}") for path in paths)
+        inside = f"{self.root or Path.cwd()}{os.sep}"
+        return ", ".join(path.removeprefix(inside) for path in paths)
 
     def _notes_of_groups(self) -> Iterator[str]:
         names, groups, key = self.drawn, self.groups, self.group

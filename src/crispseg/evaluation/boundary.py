@@ -23,7 +23,7 @@ from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, 
 from crispseg.evaluation.scores import Counts, PerImageMetric
 from crispseg.labels import IGNORE
 
-TOLERANCES = (1, 2, 3, 5, 8)  # distances of the curve on a page
+TOLERANCES = (1, 2, 3, 5, 9, 12)  # distances of the curve on a page
 DISTANCES = (3, 5, 9, 12)  # distances in pixels, as in the tables of Gated-SCNN and DDSM
 
 Empty: TypeAlias = Literal["1", "skip"]  # score of an image without any boundary of a class: F = 1, or left out

@@ -35,7 +35,9 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
 
     Print a note if class names differ from a model's, and for omitted or interpreted files of custom data.
     """
-    data, notes = data.settled(), data.notes()
+    console, notes = Console(stderr=True), list[str]()
+    data = data.settled()
+    print_lines(console, data.notes())
     whole = data.dataset(split)
     for model in models:
         check_classes(model.info, whole.labels)
@@ -53,7 +55,7 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
         if image_channels(channels) not in checked_channels:
             checked_channels.add(image_channels(channels))
             notes += _notes(dataset, split, data.regrouped)
-    print_lines(Console(stderr=True), dict.fromkeys(notes), "yellow")
+    print_lines(console, dict.fromkeys(notes), "yellow")
     return datasets
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from pydantic import NonNegativeFloat
+from rich.console import Console
 
 from crispseg.config.settings import checks_arguments
 from crispseg.errors import CrispsegError, one_line
@@ -25,6 +26,7 @@ from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import workplace, writable_file, writable_folder
+from crispseg.io.progress import working
 from crispseg.io.tiff_reading import MAX_PIXELS
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
@@ -47,6 +49,7 @@ def export_model(
     size: tuple[int, int] | None = None,
     triton: bool = False,
     pixel_size: str | None = None,
+    console: Console | None = None,
 ) -> Certificate:
     """Write a file from images to logits, probabilities or labels at their size, and certify it.
 
@@ -77,6 +80,7 @@ def export_model(
         triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file; other
             settings there are not overwritten.
         pixel_size: side of a pixel of the training images with its unit, such as 0.5m, for deepness.
+        console: console for progress, if it is a terminal.
 
     Raises:
         CrispsegError: the suffix is wrong, or the file cannot be written; a package is missing; the model cannot be
@@ -94,13 +98,13 @@ def export_model(
     sizes = plan.compared_sizes if runs_here(format) else []
     with replacing(path) as folder:
         made = folder / path.name
-        with reported(plan, made, path):
+        with working(f"Writing {path.name} and comparing it with the model", console), reported(plan, made, path):
             file = kind.write(plan, made)
             if precision == "int8" and output != "labels":
                 plan = with_temperature_of(file, plan)
                 float_file(made).unlink()
                 file = kind.write(plan, made)
-            comparisons = tuple(compare(file, model, compared) for compared in sizes)
+            comparisons = tuple(compare(file, model, size) for size in sizes)
         check_comparisons(plan, comparisons, path)
         measured = None if data is None else measured_loss(plan, data, file, max_drop, path)
         float_file(made).unlink(missing_ok=True)

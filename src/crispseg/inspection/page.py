@@ -20,7 +20,7 @@ from crispseg.inspection.maps import HEAT, SCALE, mean_map, scaled
 from crispseg.io.images import colorize
 from crispseg.labels import Color
 from crispseg.visualization import pages
-from crispseg.visualization.pictures import RIGHT
+from crispseg.visualization.pictures import RIGHT, for_display
 
 SIDE, SMALL = 2048, 320  # maximum longer side, in pixels, of pictures that can overlay the image, and of other pictures
 CLEAR = (255, 0, 255)  # transparent colour of `edges`
@@ -57,13 +57,14 @@ def inspection_page(inspection: Inspection, other: Inspection | None = None) -> 
         title=f"{inspection.info.title}: {inspection.name}",
         seen=inspection,
         version=crispseg.__version__,
+        brightened=pages.BRIGHTENED,
         classes=classes(inspection),
         sections=sections(inspection) | {"aligned": aligned(inspection, other) if other else []},
         fields=[field["title"] for field in data["fields"]],
         embedded=embedded,
         strip=lambda colors: pages.embedded(scaled(RAMP, 0, 1, colors), "colours from low to high"),
         wheel=pages.embedded(maps.color_wheel(), "colour of each direction"),
-        photo=pages.embedded(inspection.image, f"{inspection.name}, the image", photo=True, longest=SIDE),
+        photo=pages.embedded(for_display(inspection.image), f"{inspection.name}, the image", photo=True, longest=SIDE),
         edges=pages.embedded(edges(inspection.labels), "boundaries of the classes", longest=SIDE, clear=CLEAR),
         data=data,
     )
@@ -122,7 +123,7 @@ def aligned(*inspections: Inspection) -> list[tuple[str, list[Panel]]]:
 def _results(inspection: Inspection) -> Iterator[Panel]:
     labels = inspection.label_set
     background = None if labels.background is None else labels.palette[labels.background]
-    yield Panel("image", inspection.image, photo=True)
+    yield Panel("image", for_display(inspection.image), photo=True)
     yield Panel("prediction", inspection.colors(), layer=True, clear=background)
     if inspection.truth is not None:
         truth = inspection.colors(inspection.truth)

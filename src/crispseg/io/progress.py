@@ -7,7 +7,7 @@ is therefore not made.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 from rich.console import Console
@@ -25,6 +25,11 @@ def progress(
     if console is None or not console.is_terminal:
         return items
     return track(items, description, total, console=console, transient=True)
+
+
+def working(description: str, console: Console | None) -> AbstractContextManager[object]:
+    """Return a block in which the description is shown next to a spinner if `console` is a terminal."""
+    return console.status(description) if console is not None and console.is_terminal else nullcontext()
 
 
 def print_lines(console: Console, lines: Iterable[str], style: str | None = None) -> None:

@@ -22,13 +22,13 @@ def write_report(folder: Path, tables: ObjectTables, pictures: Sequence[tuple[st
     counts, shares = values[..., 0], values[..., 1].sum(1, keepdims=True)
     areas, diameters = tables.sizes()
     names = "objects in an image", f"area, square {unit}", f"equivalent diameter, {unit}"
-    columns = zip(names, (counts.sum(1), areas, diameters), strict=True)
+    columns = zip(names, (counts.sum(1), areas, diameters), ("images", "objects", "objects"), strict=True)
     html = pages.render(
         "objects.html",
         title=f"{len(areas)} objects of class {', '.join(categories)} in {len(counts)} images",
         measures=[
-            (name, f"{np.median(column):.4g}", pages.chart(name, ("hist", column, 30), xlabel=name, ylabel="number"))
-            for name, column in columns
+            (name, f"{np.median(column):.4g}", pages.chart(name, ("hist", column, 30), xlabel=name, ylabel=counted))
+            for name, column, counted in columns
             if column.size
         ],
         head=[*categories, "% of pixels"],

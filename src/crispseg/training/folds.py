@@ -92,5 +92,5 @@ def fold_rows(scores: dict[str, Scores]) -> list[list[Any]]:
         values = np.array([fold[key] for fold in scores.values()], float)  # NaN for None
         with warnings.catch_warnings(action="ignore"):  # a class may occur in one fold only, or in none
             spread = np.nanmean(values), np.nanstd(values, ddof=1)
-        rows.append(["mIoU" if key == "miou" else key, *spread, *values])
+        rows.append(["mIoU" if key == "miou" else key, *np.round([*spread, *values], 4)])
     return rows
