@@ -261,6 +261,25 @@ _UPSAMPLERS = Comparison(
     halved=True,
 )
 
+# The papers' networks by their default settings, and what they are compared with.
+_PAPERS = Comparison(
+    "papers",
+    {
+        f"{name}_default": Entry(label, f"--model {name}")
+        for name, label in {
+            "sfnet": "SFNet",
+            "ddsm_upernet": "UPerNet with DDSM",
+            "agln": "AGLN",
+            "unept": "UN-EPT",
+            "sfnet_lite": "SFNet-Lite",
+            "agln_lite": "AGLN-Lite",
+            "ddsm_deeplabv3plus": "DeepLabV3+ with DDSM",
+            "crisp": "crisp",
+            "fpn": "FPN",
+        }.items()
+    },
+)
+
 # Networks of docs/results.md, timed in turns; their scores are in the tables above.
 _ALL = Comparison(
     "all",
@@ -279,4 +298,6 @@ _ALL = Comparison(
     },
 )
 
-TABLES = {table.name: table for table in (_CRISP, _SFNET, _DDSM, _AGLN, _UNEPT, _PAIRED, _SHORT, _UPSAMPLERS, _ALL)}
+TABLES = {
+    table.name: table for table in (_CRISP, _SFNET, _DDSM, _AGLN, _UNEPT, _PAIRED, _SHORT, _UPSAMPLERS, _PAPERS, _ALL)
+}
