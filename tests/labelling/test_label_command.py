@@ -56,6 +56,8 @@ def test_errors_are_listed_and_can_be_left_out(
     assert names == {str(index) for index in range(8)} - {*first}
     (again,) = hints(printed)
     assert main(again) == 0
+    output_of(capsys, "label", "errors", folder_run.folder, "--out", tmp_path / "few")
+    assert len((tmp_path / "few/errors.txt").read_text().split()) == 1  # a fifth of eight masks, not all of them
 
 
 def test_hints_after_a_training_run_as_they_are(folder_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,14 +101,14 @@ class LabelErrors(WithDevice, WithData):
     Args:
         run: a run's folder, a folder of folds, a saved model's folder, a hub id, or the name of a bundled model.
         out: new or empty folder to write to.
-        count: number of masks in errors.txt and on the page.
+        count: number of masks in errors.txt and on the page; the default is 20, or a fifth of all if that is less.
     """
 
     name = "label errors"
     words = ("run",)
     run: str
     out: Path
-    count: PositiveInt = 20
+    count: PositiveInt | None = None
 
     def __call__(self) -> None:
         check_new_folder(self.out)
@@ -117,7 +117,7 @@ class LabelErrors(WithDevice, WithData):
         for judge in judges(self.run, self.data, self.device):
             suspects += label_errors(judge, console)
         suspects.sort(key=lambda suspect: suspect.quality)
-        folder, first = writable_folder(self.out), suspects[: self.count]
+        folder, first = writable_folder(self.out), suspects[: self.count or min(20, max(1, len(suspects) // 5))]
         head = "image", "split", "quality", "kind", "labelled", "predicted", "left", "top", "width", "height", "pixels"
         rows = [head, *(suspect.row() for suspect in suspects)]
         write_table(folder / "errors.csv", rows)

@@ -217,8 +217,8 @@ class ShareTable(Output):
 
     def add(self, result: Segmentation) -> None:
         pixels, shares = result.labels.size, result.shares().values()
-        in_unit = [round(share * pixels * self.area, 6) for share in shares if self.unit]
-        self.rows.append([image_file(result), pixels, *shares, *in_unit])
+        in_unit = [share * pixels * self.area for share in shares if self.unit]
+        self.rows.append([image_file(result), pixels, *(round(value, 6) for value in (*shares, *in_unit))])
 
     def finish(self, predictions: Predictions) -> None:
         classes = self.segmenter.label_set.names
