@@ -157,7 +157,7 @@ def comparison_page(title: str, conditions: str, comparison: ModelComparison, gr
         "scores.html",
         title=title,
         conditions=conditions,
-        note=f"A change is bold if its interval does not contain 0. {pages.BRIGHTENED}",
+        note=f"A change is bold if its interval does not contain 0. {pages.BRIGHTENED * any(groups)}",
         tables=[replace(means, head=[*means.head, ""], rows=rows), *others],
         charts={
             f"Gains of {name}": forest(gains, labels.names)
