@@ -36,7 +36,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -58,6 +57,10 @@ import first_result  # noqa: E402
 ASSETS, RUNS = ROOT / "docs/assets", ROOT / "runs/figures"
 BACKBONE = "tf_efficientnet_lite0"
 WIDTH, PORT = 1280, 7871
+LABEL = 11.5  # points; can be read where the picture is 400 pixels wide
+ANGLES = np.deg2rad(np.arange(-30, 330, 15))
+OFFSETS = [(radius * np.cos(angle), radius * np.sin(angle)) for radius in range(14, 200, 6) for angle in ANGLES]
+"""Places of a name next to its point, near ones first, in pixels."""
 TITLE = 44  # pixels of a line of text in README's picture
 
 DOMAIN_TILES = {
@@ -531,41 +534,59 @@ def plain_name(name: str) -> str:
 
 
 def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], lines: Sequence[Any]) -> None:
-    """Write names beside points, long ones first, at the first place that is free of points, names and lines."""
-    axes.figure.canvas.draw()
-    renderer = axes.figure.canvas.get_renderer()
-    taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in axes.transData.transform([*points.values()])]
-    obstacles = [*taken]  # of the lines to names
-    taken += [box for line in lines for box in boxes_along(*axes.transData.transform(line))]
-    angles = np.deg2rad(np.arange(-30, 330, 15))
-    places = [(radius * np.cos(angle), radius * np.sin(angle)) for radius in range(8, 120, 4) for angle in angles]
-    for name in sorted(points, key=len, reverse=True):
-        for x, y in places:
-            side = "left" if x > 4 else "right" if x < -4 else "center"
-            line = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3}
-            text = axes.annotate(
-                name,
-                points[name],
-                (x, y),
-                textcoords="offset points",
-                fontsize=11.5,  # can be read where the picture is 400 pixels wide
-                ha=side,
-                va="center",
-                arrowprops=line,
-            )
-            text.update_positions(renderer)
-            box = Text.get_window_extent(text)  # without the line
-            inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
-            start = axes.transData.transform(points[name])
-            leader = boxes_along(start, start + np.array((x, y)) * axes.figure.dpi / 72)
-            crossed = any(part.count_overlaps(obstacles) for part in leader[25:])
-            if inside and not crossed and not box.count_overlaps(taken):
-                taken += [box, *leader]
-                obstacles.append(box)
+    """Write names beside points, free of points, names and lines, as near as the best of some orders allows."""
+    figure = axes.figure
+    figure.canvas.draw()
+    pixels = dict(zip(points, axes.transData.transform([*points.values()]), strict=True))
+    boxes = [box for line in lines for box in boxes_along(*axes.transData.transform(line))]
+    renderer, sizes = figure.canvas.get_renderer(), dict[str, tuple[float, float]]()
+    for name in points:
+        text = figure.text(0, 0, name, fontsize=LABEL)
+        extent = text.get_window_extent(renderer)
+        sizes[name] = extent.width + 4, extent.height
+        text.remove()
+    orders = [np.random.default_rng(seed).permutation([*points]).tolist() for seed in range(12)]
+    placed = [placed_names(order, pixels, sizes, boxes, axes.bbox) for order in orders]
+    best = min(filter(None, placed), key=lambda places: np.hypot(*np.transpose([*places.values()])).sum())
+    for name, offset in best.items():
+        side = "left" if offset[0] > 0 else "right"
+        style = {"textcoords": "offset points", "fontsize": LABEL, "ha": side, "va": "center"}
+        line = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3, "relpos": (side == "right", 0.5)}
+        axes.annotate(name, points[name], np.multiply(offset, 72 / figure.dpi), arrowprops=line, **style)
+
+
+def placed_names(
+    order: Sequence[str],
+    points: Mapping[str, NDArray[np.float64]],
+    sizes: Mapping[str, tuple[float, float]],
+    lines: Sequence[Bbox],
+    frame: Bbox,
+) -> dict[str, tuple[float, float]] | None:
+    """Return the offset of each name, in this order, at the first free place; None if there is none for a name.
+
+    Neither a name nor the line to it meets another point, name or line to a name; names do not meet `lines` either.
+    """
+    dots = {name: Bbox.from_extents(*point - 6, *point + 6) for name, point in points.items()}
+    drawn, places = list[Bbox](), dict[str, tuple[float, float]]()
+    for name in order:
+        (width, height), point = sizes[name], points[name]
+        others = [*drawn, *(dot for other, dot in dots.items() if other != name)]
+        for x, y in OFFSETS:
+            left, middle = point[0] + (x if x > 0 else x - width), point[1] + y
+            box = Bbox.from_extents(left, middle - height / 2, left + width, middle + height / 2)
+            leader = [part for part in boxes_along(point, np.add(point, (x, y))) if not part.overlaps(dots[name])]
+            inside = frame.containsx(box.x0) and frame.containsx(box.x1)
+            if (
+                inside
+                and not box.count_overlaps([*others, *lines])
+                and not any(p.count_overlaps(others) for p in leader)
+            ):
+                places[name] = x, y
+                drawn += [box, *leader]
                 break
-            text.remove()
         else:
-            raise ValueError(f"there is no free place for {name}; enlarge the figure")
+            return None
+    return places
 
 
 def boxes_along(start: NDArray[np.float64], end: NDArray[np.float64]) -> list[Bbox]:
