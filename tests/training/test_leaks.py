@@ -84,6 +84,8 @@ def test_images_that_were_added_change_no_split_in_silence(tmp_path: Path, capsy
     assert f"{len(again)} of 4 images in val were used in training" in shown and again
     assert main(["evaluate", str(run / "model"), *command[2:]]) == 0
     assert "images in val were used in training" in capsys.readouterr().err
+    assert main(["compare", str(run), str(run / "model"), *command[2:]]) == 0
+    assert f"images in val were used in training {run}/model" in capsys.readouterr().err
     flag = shown.partition("data.train_list ")[2].split()[0]
     assert main([*command, "--data.train_list", flag]) == 0
     assert "trained on" not in capsys.readouterr().err

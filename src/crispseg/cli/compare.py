@@ -11,6 +11,7 @@ from crispseg.cli.keys import short_names, show_page
 from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.evaluate import score_model
+from crispseg.evaluation.recorded import warn_of_leaks
 from crispseg.evaluation.report import comparison_page, examples
 from crispseg.evaluation.summary import DISTANCE, ModelComparison
 from crispseg.models import SegmentationModel
@@ -41,6 +42,8 @@ class Compare(WithScores):
         models = [SegmentationModel.from_pretrained(run) for run in runs]
         datasets = checked_splits(models, data, split)
 
+        for run in runs:
+            warn_of_leaks(run, data, split)
         conditions = f"{data.name} {split}, {len(datasets[0])} images"
         print(f"{conditions}, scores in percent", flush=True)
         evaluations = []

@@ -184,7 +184,8 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     pairs, lines = data.pairs(split), []
     if again := [pair.name for pair in pairs if known.pop(real_path(pair.image), None)]:
         remedy = f"; data.train_list {file} leaves them out" if split == "val" and file.is_file() else ""
-        lines.append(f"{len(again)} of {len(pairs)} images in {split} were used in training: {few(again, 2)}{remedy}")
+        images = f"{len(again)} of {len(pairs)} images in {split}"
+        lines.append(f"{images} were used in training {run}: {few(again, 2)}{remedy}")
     for finding in shared_by(data, {"train": [*known.values()], split: pairs}):
         lines += lines_of(finding)
     print_lines(Console(stderr=True), lines, "yellow")
