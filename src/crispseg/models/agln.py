@@ -340,7 +340,8 @@ class AGLNDecoder(TopDown):
 
     Args:
         channels: channels of the backbone's features, finest first.
-        width: channels of every level; the merged feature has twice as many.
+        width: channels of every level.
+        expansion: see `agln`.
         align_corners: align levels at corner pixels, or at pixel centres.
         connection, lateral_kernel: see `agln`.
         descriptors, pooling: see `SemanticAggregation`; average pooling gives one descriptor.
@@ -351,6 +352,7 @@ class AGLNDecoder(TopDown):
         self,
         channels: Sequence[int],
         width: int,
+        expansion: int,
         *,
         align_corners: bool,
         connection: Connection,
@@ -365,7 +367,7 @@ class AGLNDecoder(TopDown):
         super().__init__(
             channels,
             width,
-            2 * width,
+            expansion * width,
             context=ConvContext,
             fuses=[
                 partial(ContextFusion, align_corners=align_corners, sets=count, descriptors=descriptors, **options)
@@ -386,12 +388,13 @@ class AGLNDecoder(TopDown):
 
 
 @models.register("agln")
-@fitted(align_corners=False, inference_scale=1.33, connection="straight", **FITTED)
+@fitted(align_corners=False, inference_scale=1.33, connection="straight", expansion=1, **FITTED)
 def agln(
     spec: BackboneSpec,
     num_classes: int,
     *,
     width: int | None = None,
+    expansion: Count = 2,
     connection: Connection = "dense",
     descriptors: Count = DESCRIPTORS,
     pooling: Pooling = "attention",
@@ -409,6 +412,7 @@ def agln(
 
     Args:
         width: channels of every level. None: 256, or a width that fits the backbone.
+        expansion: channels of the merged feature, as a multiple of the width.
         connection: dense uses descriptors of every level but the finest (Fig. 4b); straight uses those of the coarsest
             level only (Fig. 4a).
         descriptors: N, the number of descriptors in each set; average pooling gives one.
@@ -428,6 +432,7 @@ def agln(
     decoder = AGLNDecoder(
         backbone.channels,
         spec.width(width, 256, backbone.channels),
+        expansion,
         align_corners=frame.align_corners,
         connection=connection,
         descriptors=descriptors,
