@@ -68,6 +68,24 @@ def test_images_are_added_once(tmp_path: Path, refuses: Refuses) -> None:
         Project(project.folder)
 
 
+def test_stacks_of_one_stem_and_moved_images(tmp_path: Path) -> None:
+    """No page or image takes the place of another one, which may have labels."""
+    for value, place in enumerate(("one", "two")):
+        (tmp_path / place).mkdir()
+        pages = np.full((2, 40, 60), value, np.uint16)
+        tifffile.imwrite(tmp_path / place / "stack.tif", pages, photometric="minisblack")
+    for place in ("one", "two", "one", "two"):
+        project = Project(tmp_path / "project", [tmp_path / place / "stack.tif"])
+    assert [*project.images] == ["stack_001", "stack_002", "stack_2_001", "stack_2_002"]
+    assert [tifffile.imread(page).max() for page in project.images.values()] == [0, 0, 1, 1]
+    first, moved = photo(tmp_path / "photos", "a"), tmp_path / "moved/a.png"
+    Project(tmp_path / "project", [first])
+    moved.parent.mkdir()
+    first.rename(moved)
+    project = Project(tmp_path / "project", [moved])
+    assert project.images["a"].resolve() == moved and not first.exists() and len(project.images) == 5
+
+
 def test_labels_stay_and_accepted_ones_are_marked(project: Project, refuses: Refuses) -> None:
     assert project.painted == ["a", "b"] and (project.labels("c") == IGNORE).all()
     project.accepted.add("b")
@@ -170,8 +188,10 @@ def test_a_training_fails_after_its_last_model(
     (tmp_path / "child.py").write_text(f"import shutil, sys\n{copy}\nsys.exit('the disk is full')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr("crispseg.annotation.project.CHILD", "child")
+    progress: list[float] = []
     with refuses("failed after its last model", str(run), "the disk is full"):
-        project.train(0.1)
+        project.train(0.1, lambda state: progress.append(state.share))
+    assert 1 not in progress
     assert project.model is None and Project(project.folder).model == str(run)
 
 

@@ -99,17 +99,32 @@ class Project:
         return [name for name in self.images if self.mask(name).exists()]
 
     def add(self, images: Sequence[str | Path]) -> None:
-        """Link images into the project, or copy them; those that it already has are left out."""
+        """Link images into the project, or copy them; those that it already has are left out.
+
+        An image of the project that was moved or removed is replaced by one of the same stem.
+        """
         for path, given_name in named_images(images).items():
             name, pages = given_name.replace("/", "_"), pages_of(path)
-            for number, page in enumerate(pages, 1):
-                file = self.images[f"{name}_{number:03}"] = self.folder / f"images/{name}_{number:03}.tif"
-                write_values(file, page)
-            while name in self.images and not filecmp.cmp(path, self.images[name]):
+            while any(not self._may_be(page, values) for page, values in numbered(name, pages).items()):
                 name += "_2"
+            for page, values in numbered(name, pages).items():
+                self.images[page] = self.folder / f"images/{page}.tif"
+                write_values(self.images[page], values)
+            while name in self.images and self.images[name].exists() and not filecmp.cmp(path, self.images[name]):
+                name += "_2"
+            if name in self.images and not self.images[name].exists():
+                self.images.pop(name).unlink(missing_ok=True)
             if name not in self.images and not pages:
                 self.images[name] = self.folder / f"images/{name}{path.suffix}"
                 link(path, self.images[name])
+
+    def _may_be(self, name: str, page: NDArray[Any]) -> bool:
+        """Return whether a page can have this name: no other image has it."""
+        file = self.images.get(name)
+        if file is None:
+            return True
+        with faults(file):
+            return file.suffix == ".tif" and np.array_equal(tifffile.imread(file).ravel(), page.ravel())
 
     def mask(self, name: str) -> Path:
         """Return the path of the labels of an image; the file exists if it has any."""
@@ -169,7 +184,6 @@ class Project:
             while process.poll() is None and not stop.wait(1):
                 left = max(60 * minutes - (time.monotonic() - started), 0)
                 on_progress(Progress(min(1 - left / (60 * minutes), 0.99), left, best_miou(run)))
-        on_progress(Progress(1, 0, best_miou(run)))
         has_model = (run / MODEL_WRITTEN).exists()
         if not has_model or (process.returncode and not stop.is_set()):
             last_line = log.read_text(errors="replace").strip().rpartition("\n")[2]
@@ -178,6 +192,7 @@ class Project:
             raise CrispsegError(f"the training {outcome}: {reason}")
         if not stop.is_set():
             self._start_and_end = time.monotonic() - started - seconds
+        on_progress(Progress(1, 0, best_miou(run)))
         self.model = str(run)
         self.runs.append(self.model)
         return run
@@ -310,6 +325,11 @@ def pages_of(path: Path) -> list[NDArray[Any]]:
             for series in tiff.series if has_more_pages(tiff) else ():
                 pages += [*series.asarray().reshape(-1, *series.keyframe.shape)]  # of one size
     return pages
+
+
+def numbered(name: str, pages: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the pages of an image by their names."""
+    return {f"{name}_{number:03}": page for number, page in enumerate(pages, 1)}
 
 
 def write_values(path: Path, values: NDArray[Any]) -> None:
