@@ -12,7 +12,7 @@ import pytest
 from commands import Capture, output_of
 
 from crispseg.cli import first_page
-from crispseg.cli.command import Command, WithData, commands, read_flags
+from crispseg.cli.command import Command, WithData, commands, help_width, read_flags
 from crispseg.cli.main import COMMANDS, HELP_PAGE, main
 
 NAMES = [page.name.removesuffix(".txt") for page in (files("crispseg.cli") / "help").iterdir()]
@@ -75,7 +75,9 @@ def test_help_is_printed_in_each_spelling(capsys: Capture) -> None:
     assert all(f"--{key}" in whole for key in {*commands["predict"].known_keys()} - {"run", "images"})
     assert whole == output_of(capsys, "help", "predict", "all")
     assert output_of(capsys, "help", "label", "next", "all") == output_of(capsys, "label", "next", "--help", "all")
-    assert "--palette_tolerance" in output_of(capsys, "help", "data") == output_of(capsys, "help", "data", "all")
+    page = output_of(capsys, "help", "data")
+    assert "--palette_tolerance" in page == output_of(capsys, "help", "data", "all")
+    assert max(map(len, page.splitlines())) <= help_width()
     assert main(["help", "prdict"]) == 2
 
 

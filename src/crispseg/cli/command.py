@@ -152,7 +152,8 @@ def _explained(keys: Mapping[str, Field], width: int) -> list[str]:
             values += ", required"
         elif default is not None:
             values += f", default: {written(default)}"
-        lines.append(f"  {key}" if key.isupper() else f"  {key}  ({values})")
+        head = f"  {key}" if key.isupper() else f"  {key}  ({values})"
+        lines.append(textwrap.fill(head, width, subsequent_indent=" " * 12, break_on_hyphens=False))
         lines.append(textwrap.fill(about, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
     return lines
 
