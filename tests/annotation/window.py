@@ -20,6 +20,7 @@ from typing import Any
 
 import napari
 import numpy as np
+from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
@@ -57,6 +58,18 @@ class Person:
             time.sleep(0.01)
             assert time.monotonic() < end, f"waited in vain; the window says {self.annotator.note.value}"
         QApplication.processEvents()
+
+    def rename_classes(self, names: str) -> None:
+        """Type other names of classes; they are one change."""
+        project, field = self.annotator.project, self.annotator.names.native
+        field.selectAll()
+        QTest.keyClicks(field, names)
+        QTest.qWait(500)
+        assert self.annotator.project is project
+        QTest.keyClick(field, Qt.Key.Key_Return)
+        self.wait(lambda: self.annotator.project is not project and self.annotator.name)
+        assert ", ".join(self.annotator.project.classes.names) == names
+        self.strokes = self.viewer.layers["strokes"]
 
     def press(self, button: str) -> None:
         QTest.mouseClick(self.annotator.buttons[button].native, LEFT)
@@ -98,10 +111,16 @@ def reads_and_starts(folder: str) -> list[str]:
 def walk(folder: str) -> None:
     """Paint two classes, train, accept, measure, look at an object, be led on, draw a polygon, and save."""
     events, person = reads_and_starts(folder), Person(folder)
-    annotator, layers, first = person.annotator, person.viewer.layers, person.annotator.name
+    annotator, layers = person.annotator, person.viewer.layers
+    person.rename_classes("background, cell")
+    first = annotator.name
     for key, row in (("1", 60), ("2", 120), ("1", 200), ("2", 230)):
         person.stroke(key, (row, 40), (row, 200))
     assert np.unique(person.strokes.data).tolist() == [0, 1, 2]
+    with notification_manager:  # shows errors, as it does in napari
+        person.press("Train")
+        person.press("Train")  # Stop
+        person.wait(lambda: annotator.stop is None and "stopped before" in annotator.note.value)
     notes = set[str]()
     person.press("Train")
     person.wait(lambda: notes.add(annotator.note.value) or "prediction" in layers)

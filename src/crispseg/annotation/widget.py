@@ -73,7 +73,8 @@ class Annotator:
         self.table.native.verticalHeader().hide()
         self.table.native.cellClicked.connect(self._show_object)
         self.folder.changed.connect(self.open_project)
-        self.names.changed.connect(lambda names: self.open_project(self.folder.value, classes=names.split(",")))
+        self.folder.line_edit.native.setReadOnly(True)  # else each typed letter would be a project
+        self.names.native.editingFinished.connect(self._rename_classes)
         self.image.changed.connect(self._open_image)
         self.model.changed.connect(lambda model: setattr(self.project, "model", model))
 
@@ -89,13 +90,19 @@ class Annotator:
         """Open the project in a folder, with further images and, if there are any, other names of classes."""
         self._run(self._show_project, Project, folder, images, [name.strip() for name in classes])
 
+    def _rename_classes(self) -> None:
+        """Take the names of classes when they are whole: the field is left, or the return key is pressed."""
+        if self.names.native.isModified():
+            self.names.native.setModified(False)
+            self.open_project(self.project.folder, classes=self.names.value.split(","))
+
     def _show_project(self, project: Project) -> None:
         from magicgui import widgets
 
         self._clear()  # no stroke on an image of the project before is written to this one
         self.project, images = project, [*project.images]
         self._show_models()
-        with self.folder.changed.blocked(), self.names.changed.blocked(), self.image.changed.blocked():
+        with self.folder.changed.blocked(), self.image.changed.blocked():
             self.folder.value, self.names.value = project.folder, ", ".join(project.classes.names)
             self.image.choices = images
         self.classes.clear()
@@ -128,6 +135,8 @@ class Annotator:
 
     def _show_image(self, name: str, content: tuple[NDArray[np.uint8], Labels]) -> None:
         """Show an image and its labels; the strokes of the one before are on the disk."""
+        if name != self.image.value:  # another image was chosen meanwhile
+            return
         image, labels = content
         self._clear()
         self.name = name
@@ -204,6 +213,7 @@ class Annotator:
         self.stop, self.buttons["Train"].text = Event(), "Stop"
         show = ensure_main_thread(self._show_progress)
         worker = self._run(self._show_run, self.project.train, self.minutes.value, show, self.stop)
+        worker.errored.connect(lambda error: setattr(self.note, "value", str(error)))
         worker.finished.connect(self._end_training)
 
     def _stop(self, *_: object) -> None:
