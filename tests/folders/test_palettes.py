@@ -139,3 +139,12 @@ def test_indices_of_differing_palettes_are_read_by_colour(declared: dict[str, ob
     data = folder(tmp_path, palette=[*settings["data.palette"]], **declared)
     for sample in data.dataset("all"):
         np.testing.assert_array_equal(sample.labels, ids(0, 1, 2))
+
+
+def test_masks_without_labels_have_no_palette_that_differs(tmp_path: Path) -> None:
+    palette = [BLACK, (0, 255, 0), (255, 0, 0), *[BLACK] * 253]  # 255, without a colour, is as black as class 0
+    for index in range(4):
+        make_pair(tmp_path, f"{index}", ids(0, 1, 2))
+        labels = ids(0, 1, 2) if index else np.full_like(ids(0, 1, 2), 255)
+        save(tmp_path / "masks" / f"{index}.png", indexed(labels, palette))
+    assert len(folder(tmp_path, ignore=(255,)).label_set().names) == 3

@@ -54,7 +54,10 @@ def palettes_differ(masks: Iterable[MaskFacts]) -> bool:
 
 
 def used_colors(mask: MaskFacts) -> dict[Color, int]:
-    """Return colour → index of the used values of a palette file; nothing if two values have one colour."""
-    used = [index for index in mask.held if index < len(mask.palette)]
+    """Return colour → index of the used values of a palette file.
+
+    It is empty if two values have one colour, and without any label, whose colour may be that of an unused index.
+    """
+    used = [index for index in mask.held if index < len(mask.palette) and mask.held != {IGNORE}]
     colors = {mask.palette[index]: index for index in used}
     return colors if len(colors) == len(used) else {}
