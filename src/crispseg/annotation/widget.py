@@ -79,10 +79,11 @@ class Annotator:
         self.model.changed.connect(lambda model: setattr(self.project, "model", model))
 
     def _run(self, done: Callable[[Any], object], function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function in another thread, and `done` with its result in the window's; napari shows an error."""
+        """Call a function in another thread, and `done` with its result in the window's; an error is shown."""
         from napari.qt.threading import create_worker
 
-        return create_worker(function, *arguments, _connect={"returned": done})
+        reactions = {"returned": done, "errored": lambda error: setattr(self.note, "value", str(error))}
+        return create_worker(function, *arguments, _connect=reactions)
 
     # Project and image ----------------------------------------------------------------------------------------------
 
@@ -213,7 +214,6 @@ class Annotator:
         self.stop, self.buttons["Train"].text = Event(), "Stop"
         show = ensure_main_thread(self._show_progress)
         worker = self._run(self._show_run, self.project.train, self.minutes.value, show, self.stop)
-        worker.errored.connect(lambda error: setattr(self.note, "value", str(error)))
         worker.finished.connect(self._end_training)
 
     def _stop(self, *_: object) -> None:
