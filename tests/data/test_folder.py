@@ -92,6 +92,8 @@ def test_split_by_share(ten: Path) -> None:
     make_pair(ten / "one", "a", ids(0, 1))
     with pytest.raises(CrispsegError, match=r"'val' is empty: .* has 1 image with a mask, and data.val_ratio is 0.2;"):
         folder(ten / "one").dataset("val")
+    with pytest.raises(CrispsegError, match="exclude names all"):
+        folder(ten / "one", exclude=["a"]).dataset("train")
 
 
 def test_split_by_lists(ten: Path) -> None:

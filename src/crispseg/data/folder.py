@@ -154,6 +154,8 @@ class Folder(FolderSettings, DataSource):
     @property
     def _why_empty(self) -> str:
         content = self.content
+        if self.pairs_by_name and self.excluded >= self.pairs_by_name.keys():
+            return "data.exclude names all images; name fewer"
         places = [*content.lists.values(), *content.division.folders.values()]
         if places:
             reasons = content.division.pairing.lonely, f"{few(places)} leave no image with a mask for it; change them"
