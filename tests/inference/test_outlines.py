@@ -53,6 +53,13 @@ def test_polygons_of_a_map(
     assert other.geometry.equals(table.geometry) and other["id"].tolist() == table["id"].tolist()
 
 
+def test_outlines_of_a_map_in_pixels_are_named(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    for name, place in (("map", {"crs": "EPSG:4326", "transform": TRANSFORM}), ("plain", {})):
+        source = write(tmp_path / f"{name}.tif", blocks(60, 40), **place)
+        assert main(["predict", str(folder), str(source), f"--out={tmp_path / name}", "--format=geojson"]) == 0
+        assert ("gpkg" in capsys.readouterr().err) == bool(place)
+
+
 def test_only_a_geopackage_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crispseg.prediction.job.find_spec", lambda name: None if name == "pyogrio" else name)
     for form in ("coco", "svg"):

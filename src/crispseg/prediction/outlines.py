@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.annotations import Outlined
+from crispseg.errors import CrispsegWarning
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
 from crispseg.inference.objects import OBJECT_ENDINGS
 from crispseg.io.images import read_mask
+from crispseg.io.opening import opened
 from crispseg.io.outlines import write_polygons
 from crispseg.io.polygons import Coverage, coverage
 from crispseg.io.tiff import TIFF_SUFFIXES, open_dataset
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.prediction.job import VECTOR_FORMATS, PredictionJob
+
+
+def warn_of_pixels(image: Path) -> None:
+    """Warn if the pixel coordinates that QuPath needs are not those of the image on the map."""
+    with opened(image) as raster:
+        if raster.place:
+            note = "outlines are in pixels, for QuPath; give the format gpkg for the coordinates of the map"
+            warnings.warn(note, CrispsegWarning, stacklevel=2)
 
 
 class Outlines:
@@ -68,6 +79,8 @@ class Outlines:
         if is_map and job.format == "geojson":  # otherwise for QuPath
             with open_dataset(raster) as dataset:
                 is_map = bool(dataset.crs)
+        if job.format == "geojson" and not is_map:
+            warn_of_pixels(image)
         covered, place = self.of_maps.pop(results[0], None) or self.covered(labels), self.folder / job.format
         return Outlined(image, name, labels, place, names, covered, raster if is_map else None)
 
