@@ -40,7 +40,7 @@ docs: $(INSTALLED)  ## the site of the documentation, in site/
 	$(BIN)/python docs/generate.py
 	$(BIN)/zensical build --strict
 
-figures: $(INSTALLED)  ## the pictures of README and site, and the README's tables: an hour; DATA=... WEIGHTS=... see the script
+figures: $(INSTALLED)  ## the pictures of README and site, and the README's tables: three hours; DATA=... WEIGHTS=... see the script
 	$(BIN)/python docs/figures.py all $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 notebooks: $(INSTALLED)  ## run the notebooks with seconds of training

@@ -1,11 +1,12 @@
 """Make the pictures of README.md and the site, and tables of README.md, docs/results.md and docs/strokes.md.
 
-    python docs/figures.py all --data DATA --weights WEIGHTS     # about an hour on two processor cores
+    python docs/figures.py all --data DATA --weights WEIGHTS     # about three hours
     python docs/figures.py table                                 # the tables, of the rows in benchmarks/
 
 `scenes` shows images of the data sets nuclei, aerial and leaf below DATA, and trains `crisp` and a plain loop for five
-minutes; `papers` trains four networks; `tutorial` runs the commands of docs/tutorial.md and photographs its pages in
-Chromium. WEIGHTS is a file of the backbone's ImageNet weights. Runs stay in runs/figures, and are not made again.
+minutes; `papers` trains four networks for thirty; `tutorial` runs the commands of docs/tutorial.md and photographs its
+pages in Chromium. WEIGHTS is a file of the backbone's ImageNet weights. Runs stay in runs/figures, and are not made
+again.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ PAPERS = {
     "agln_figure_3": ("nuclei", "agln"),
     "unept_figure_4": ("nuclei", "unept"),
 }
-"""Figures of the papers: the data that a network is trained on for five minutes, and its name."""
+"""Figures of the papers: the data that a network is trained on for thirty minutes, and its name."""
 
 
 def run(command: str, cwd: Path = ROOT) -> None:
@@ -274,7 +275,7 @@ def papers(data: Path, weights: Path) -> None:
         image = next(dataset[index][0] for index in range(len(dataset)) if dataset.name_of(index) == name)
         write_image(RUNS / f"{source.name}.png", image[340:532, 240:496] if source.name == "aerial" else image)
     for figure, (source_name, model) in PAPERS.items():
-        flags = f"--data {source_name} --data.root {data / source_name} --minutes 5 --model {model}"
+        flags = f"--data {source_name} --data.root {data / source_name} --minutes 30 --model {model}"
         folder = trained(model, flags, weights)
         script = [sys.executable, "examples/paper_figures.py", folder, RUNS / f"{source_name}.png", RUNS]
         subprocess.run(script, cwd=ROOT, check=True)
