@@ -286,13 +286,10 @@ _ALL = Comparison(
     {
         name: dataclasses.replace(table.entries[name], base=None)
         for table, names in (
-            (_CRISP, ("crisp_s", "crisp", "crisp_l", "wide", "sfnet_lite", "lraspp")),
+            (_CRISP, ("crisp_s", "crisp", "crisp_l", "wide", "lraspp")),
             (_CRISP, ("smp_segformer", "smp_segformer_larger", "smp_upernet", "smp_fpn", "smp_unet")),
             (_CRISP, ("smp_deeplabv3plus", "smp_deeplabv3", "smp_pspnet")),
-            (_SFNET, ("sfnet",)),
-            (_DDSM, ("upernet", "ddsm_upernet", "deeplabv3plus", "ddsm_deeplabv3plus")),
-            (_AGLN, ("fpn", "agln_residual", "agln_lite_residual")),
-            (_UNEPT, ("unept_refined",)),
+            (_PAPERS, [name for name in _PAPERS.entries if name not in ("crisp_default", "fpn_default")]),
         )
         for name in names
     },
