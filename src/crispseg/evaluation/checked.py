@@ -35,9 +35,8 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
 
     Print a note if class names differ from a model's, and for omitted or interpreted files of custom data.
     """
-    console, notes = Console(stderr=True), list[str]()
+    notes: list[str] = []
     data = data.settled()
-    print_lines(console, data.notes())
     whole = data.dataset(split)
     for model in models:
         check_classes(model.info, whole.labels)
@@ -55,6 +54,8 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
         if image_channels(channels) not in checked_channels:
             checked_channels.add(image_channels(channels))
             notes += _notes(dataset, split, data.regrouped)
+    console = Console(stderr=True)
+    print_lines(console, data.notes())
     print_lines(console, dict.fromkeys(notes), "yellow")
     return datasets
 
