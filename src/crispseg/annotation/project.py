@@ -104,19 +104,29 @@ class Project:
         An image of the project that was moved or removed is replaced by one of the same stem.
         """
         for path, given_name in named_images(images).items():
-            name, pages = given_name.replace("/", "_"), pages_of(path)
-            while any(not self._may_be(page, values) for page, values in numbered(name, pages).items()):
-                name += "_2"
-            for page, values in numbered(name, pages).items():
-                self.images[page] = self.folder / f"images/{page}.tif"
-                write_values(self.images[page], values)
-            while name in self.images and self.images[name].exists() and not filecmp.cmp(path, self.images[name]):
-                name += "_2"
-            if name in self.images and not self.images[name].exists():
-                self.images.pop(name).unlink(missing_ok=True)
-            if name not in self.images and not pages:
-                self.images[name] = self.folder / f"images/{name}{path.suffix}"
-                link(path, self.images[name])
+            name = given_name.replace("/", "_")
+            if pages := pages_of(path):
+                self._add_pages(name, pages)
+            else:
+                self._add_file(name, path)
+
+    def _add_pages(self, name: str, pages: Sequence[NDArray[Any]]) -> None:
+        """Write the pages of a stack, under a name that no other stack has."""
+        while any(not self._may_be(page, values) for page, values in numbered(name, pages).items()):
+            name += "_2"
+        for page, values in numbered(name, pages).items():
+            self.images[page] = self.folder / f"images/{page}.tif"
+            write_values(self.images[page], values)
+
+    def _add_file(self, name: str, path: Path) -> None:
+        """Link an image, under a name that no other image has."""
+        while name in self.images and self.images[name].exists() and not filecmp.cmp(path, self.images[name]):
+            name += "_2"
+        if name in self.images and not self.images[name].exists():
+            self.images.pop(name).unlink(missing_ok=True)
+        if name not in self.images:
+            self.images[name] = self.folder / f"images/{name}{path.suffix}"
+            link(path, self.images[name])
 
     def _may_be(self, name: str, page: NDArray[Any]) -> bool:
         """Return whether a page can have this name: no other image has it."""

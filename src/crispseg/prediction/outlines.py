@@ -74,15 +74,19 @@ class Outlines:
             labels, only = read_mask(ids), np.ravel(job.objects)[0]
             with table.open(newline="") as file:
                 names = {int(row["id"]): row.get("category", only) for row in csv.DictReader(file)}
-        raster = image if job.format == "gpkg" else results[0]
+        covered, place = self.of_maps.pop(results[0], None) or self.covered(labels), self.folder / job.format
+        return Outlined(image, name, labels, place, names, covered, self._map_of(image, results[0]))
+
+    def _map_of(self, image: Path, labels: Path) -> Path | None:
+        """Return the TIFF whose map coordinates the outlines of an image have; None if they are in pixels."""
+        raster = image if self.job.format == "gpkg" else labels
         is_map = raster.suffix.lower() in TIFF_SUFFIXES
-        if is_map and job.format == "geojson":  # otherwise for QuPath
+        if is_map and self.job.format == "geojson":  # otherwise for QuPath
             with open_dataset(raster) as dataset:
                 is_map = bool(dataset.crs)
-        if job.format == "geojson" and not is_map:
+        if not is_map and self.job.format == "geojson":
             warn_of_pixels(image)
-        covered, place = self.of_maps.pop(results[0], None) or self.covered(labels), self.folder / job.format
-        return Outlined(image, name, labels, place, names, covered, raster if is_map else None)
+        return raster if is_map else None
 
     def summary(self) -> str:
         """Return a line about what simplification changed."""
