@@ -89,3 +89,8 @@ def test_pages_need_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *(name.replace(" ", ",") for name in PAGES)], check=False)
     assert done.returncode == 0
+
+
+def test_help_of_data_needs_no_torch() -> None:
+    code = "import sys; from crispseg.cli.main import main; main(['help', 'data']); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -32,6 +32,7 @@ from crispseg.config.settings import (
     written,
 )
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.folders.settings import FolderSettings
 
 DATA_HEADING = "The data; --data NAME selects them, folder is for custom data"
 commands: dict[str, type[Command]] = {}  # commands by name; each registers itself when its module is imported
@@ -160,8 +161,7 @@ def _explained(keys: Mapping[str, Field], width: int) -> list[str]:
 
 def data_help() -> str:
     """Return the help of the keys that say what custom data mean, which many commands have."""
-    (keys,) = WithData.more_keys({}).values()
-    shown = {f"--{key.removeprefix('data.')}": field for key, field in keys.items()}
+    shown = {f"--{key}": field for key, field in fields_of(FolderSettings).items()}
     about = "Options of custom data, of all commands that read images and masks. --data NAME selects a public data set."
     return "\n".join([*textwrap.wrap(about, help_width()), "", *_explained(shown, help_width())])
 

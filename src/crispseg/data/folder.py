@@ -14,7 +14,6 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, plural
 from crispseg.data.dataset import DataSource, FileDataset
-from crispseg.data.folder_settings import FolderSettings
 from crispseg.errors import CrispsegError, Question, did_you_mean, few
 from crispseg.folders.content import Content, content_of
 from crispseg.folders.facts import MaskFacts, read_image_facts, read_mask_facts
@@ -24,6 +23,7 @@ from crispseg.folders.lookup import ColorLookup, IdLookup
 from crispseg.folders.meaning import BLACK_AND_WHITE, Declared, Meaning
 from crispseg.folders.names import names_or_file
 from crispseg.folders.readers import read
+from crispseg.folders.settings import FolderSettings
 from crispseg.folders.splits import SPLITS, chosen_names, folded, shared_out
 from crispseg.folders.survey import Pair, read_facts
 from crispseg.labels import IGNORE, LabelSet
