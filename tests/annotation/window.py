@@ -116,6 +116,8 @@ def walk(folder: str) -> None:
     first = annotator.name
     for key, row in (("1", 60), ("2", 120), ("1", 200), ("2", 230)):
         person.stroke(key, (row, 40), (row, 200))
+    person.strokes.selected_label = 7
+    assert person.strokes.selected_label == 2
     assert np.unique(person.strokes.data).tolist() == [0, 1, 2]
     with notification_manager:  # shows errors, as it does in napari
         person.press("Train")

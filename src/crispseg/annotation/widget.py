@@ -145,6 +145,7 @@ class Annotator:
         strokes = self.viewer.add_labels(labels + 1, name="strokes", colormap=_colormap(self.project.classes))
         strokes.brush_size = BRUSH
         strokes.events.paint.connect(self._save_strokes)
+        strokes.events.selected_label.connect(self._keep_to_classes)
         for index in range(1, min(KEYS, len(self.project.classes)) + 1):
             strokes.bind_key(str(index), lambda _, index=index: self._choose_class(index), overwrite=True)
         for key, change in {"Control-Z": strokes.undo, "Control-Shift-Z": strokes.redo}.items():
@@ -160,6 +161,11 @@ class Annotator:
         strokes = self.viewer.layers["strokes"]
         strokes.selected_label, strokes.mode = index, "paint"
         self.viewer.layers.selection.active = strokes
+
+    def _keep_to_classes(self, *_: object) -> None:
+        """Choose the last class in place of napari's higher numbers, which no class has."""
+        strokes = self.viewer.layers["strokes"]
+        strokes.selected_label = min(strokes.selected_label, len(self.project.classes))
 
     def _save_strokes(self, *_: object) -> None:
         """Write the labels of the image before the next stroke can begin."""
