@@ -175,10 +175,10 @@ def forest(gains: Mapping[str, Estimate], names: Sequence[str]) -> pages.Picture
     scores = [gains[key] for key in ("miou", "boundary_f", "iou")]
     values = np.hstack([score.value for score in scores])
     ends = np.hstack([score.interval.reshape(2, -1) for score in scores])
-    rows = ["mIoU", f"boundary F, {DISTANCE} px", *names]
-    marks = ("errorbar", values, rows, None, abs(ends - values), "o"), ("axvline", 0), ("invert_yaxis",)
-    size = 5, 1 + len(rows) / 4
-    return pages.chart("gains with intervals", *marks, size=size, xlabel="gain, percentage points")
+    rows = ["mIoU", f"boundary F, {DISTANCE} px", *(f"IoU of {name}" for name in names)]
+    marks = ("errorbar", values, rows, None, abs(ends - values), "o"), ("axvline", 0)
+    size, downwards = (5, 1 + len(rows) / 4), (len(rows) - 0.5, -0.5)
+    return pages.chart("gains with intervals", *marks, size=size, xlabel="gain, percentage points", ylim=downwards)
 
 
 def _group(
