@@ -1,4 +1,4 @@
-"""Files that would never end: pipes instead of files, and aliases of aliases."""
+"""Files that would never end: pipes instead of files."""
 
 import json
 import os
@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from crispseg.backbones.weights import MAX_HEADER, read_state_dict
-from crispseg.config.yaml_files import parse_yaml, read_yaml
 from crispseg.io.files import digest
 from crispseg.io.images import image_size, read_image, read_mask
 from crispseg.io.tiff import open_dataset
@@ -29,17 +28,6 @@ def test_pipes_are_refused(read: Callable[[Path], Any], tmp_path: Path, refuses:
     with refuses("a.tif is a pipe", "give a file"):
         read(tmp_path / "a.tif")
     assert digest(tmp_path / "a.tif") == digest(tmp_path / "none")
-
-
-def test_aliases_of_aliases(tmp_path: Path, refuses: Any) -> None:
-    """Each level stands for ten of the level before."""
-    levels = [f"a{index}: &a{index} [{', '.join([f'*a{index - 1}'] * 10)}]" for index in range(1, 12)]
-    (tmp_path / "data.yaml").write_text("\n".join(["a0: &a0 x", *levels]))
-    with refuses("data.yaml", "aliases stand for more than 1,000,000 values"):
-        read_yaml(tmp_path / "data.yaml")
-    with pytest.raises(ValueError, match="aliases"):
-        parse_yaml("a: &a [*a]")
-    assert parse_yaml("a: &a [1, 2]\nb: *a")["b"] == [1, 2]
 
 
 NAME, HUGE = "conv.weight", (2**40, 3, 7, 7)

@@ -17,8 +17,6 @@ RECIPES = Path(str(resources.files("crispseg") / "recipes"))  # folder of the pa
 OLD_YAML = re.compile(r"(?i:yes|no|on|off)|[-+]?0[0-7_]+|[-+]?\d[\d_]*[:-].*")
 """Texts that were booleans, octal numbers, numbers of base 60 and dates before YAML 1.2."""
 
-MAX_VALUES = 1_000_000  # values of a YAML file with its aliases written out
-
 
 class _Loader(yaml.SafeLoader):
     """YAML loader that refuses repeated keys, of which YAML would use the last, and reads texts as YAML 1.2 does."""
@@ -34,24 +32,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def expanded_values(tree: Any, known: dict[int, int]) -> int:
-    """Return the number of values if each alias were written out; `known` are the numbers of lists and mappings."""
-    if not isinstance(tree, dict | list):
-        return 1
-    if id(tree) not in known:
-        known[id(tree)] = MAX_VALUES  # of a tree that contains itself
-        children = tree.values() if isinstance(tree, dict) else tree
-        known[id(tree)] = 1 + sum(expanded_values(child, known) for child in children)
-    return known[id(tree)]
-
-
 def parse_yaml(text: str) -> Any:
-    """Return the values of a YAML text; invalid YAML, a repeated key or endless aliases raise a `ValueError`."""
+    """Return the values of a YAML text; invalid YAML or a repeated key raises a `ValueError`."""
     try:
-        tree = yaml.load(text, _Loader)  # a SafeLoader
-        if expanded_values(tree, {}) > MAX_VALUES:
-            raise ValueError(f"its aliases stand for more than {MAX_VALUES:,} values")
-        return tree
+        return yaml.load(text, _Loader)  # a SafeLoader
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from None
 
