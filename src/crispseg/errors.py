@@ -10,6 +10,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import islice
 from types import MappingProxyType
 
@@ -85,6 +86,12 @@ class Interrupted(KeyboardInterrupt):
 
 INTERRUPTED = "interrupted; unfinished files were not written; run the same command again"
 """Message of commands that keep only finished files."""
+
+
+def check_installed(module: str, user: str, package: str) -> None:
+    """Raise a `CrispsegError` with the remedy if a module is missing; `package` is what pip installs."""
+    if find_spec(module) is None:
+        raise CrispsegError(f"{user} needs {module}; pip install {package}")
 
 
 SYSTEM_REMEDIES = {

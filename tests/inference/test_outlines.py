@@ -61,10 +61,10 @@ def test_outlines_of_a_map_in_pixels_are_named(folder: Path, tmp_path: Path, cap
 
 
 def test_only_a_geopackage_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crispseg.prediction.job.find_spec", lambda name: None if name == "pyogrio" else name)
+    monkeypatch.setattr("crispseg.errors.find_spec", lambda name: None if name == "pyogrio" else name)
     for form in ("coco", "svg"):
         assert PredictionJob(run="run", format=form, tolerance=1.5).tolerance == 1.5
-    with pytest.raises(CrispsegError, match="need pyogrio"):
+    with pytest.raises(CrispsegError, match="needs pyogrio"):
         PredictionJob(run="run", format="gpkg")
 
 

@@ -79,7 +79,7 @@ def test_files_that_cannot_be_segmented_in_tiles(segmenter: Segmenter, tmp_path:
 
 def test_rasterio_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refuses: Any) -> None:
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    with refuses("need rasterio", "pip install rasterio"), open_dataset(tmp_path / "a.tif"):
+    with refuses("needs rasterio", "pip install rasterio"), open_dataset(tmp_path / "a.tif"):
         pass
 
 

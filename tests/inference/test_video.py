@@ -1,7 +1,6 @@
 """Videos: times, size, position and pixels of frames, damage, and memory."""
 
 import errno
-import importlib.util
 import os
 import re
 from fractions import Fraction
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
-from crispseg.inference import video as videos
 from crispseg.inference.video import predict_video
 from crispseg.io.images import read_mask
 
@@ -170,10 +168,9 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: Capture) ->
 def test_without_pyav_the_extra_is_named(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(videos.importlib.util, "find_spec", lambda name: None if name == "av" else find(name))
+    monkeypatch.setattr("crispseg.errors.find_spec", lambda name: None if name == "av" else name)
     line = error_of(capsys, "predict", folder, clip(tmp_path / "a.mp4", 1))
-    assert "a.mp4 is a video, which needs PyAV; pip install 'crispseg[video]'" in line
+    assert "a.mp4 is a video, which needs av; pip install 'crispseg[video]'" in line
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from crispseg.annotation.widget import Annotator
 from crispseg.cli.command import Command
-from crispseg.errors import CrispsegError
+from crispseg.errors import check_installed
 
 
 @dataclass(kw_only=True)
@@ -35,8 +34,7 @@ class Annotate(Command):
 
 def open_window(folder: Path, images: Sequence[str], classes: Sequence[str]) -> None:
     """Open a project in napari, and return when the window is closed."""
-    if find_spec("napari") is None:
-        raise CrispsegError("annotate needs napari; pip install 'crispseg[napari]'")
+    check_installed("napari", "annotate", "'crispseg[napari]'")
     import napari
 
     viewer = napari.Viewer(title=f"crispseg: {folder}")

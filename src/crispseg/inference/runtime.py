@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from crispseg.compat import openvino_core
 from crispseg.config.registry import Registry
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError, check_installed, one_line
 from crispseg.inference.device import SPAWN, FloatPrecision, first_process
 from crispseg.inference.ensemble import Ensemble
 from crispseg.io.arrays import Normalize
@@ -198,8 +197,7 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
 
 def open_exported(path: Path, backend: str) -> ExportedModel:
     """Open an exported file in a runtime; errors are those of `open_model`."""
-    if importlib.util.find_spec(backend) is None:
-        raise CrispsegError(f"{path} needs {backend}; pip install {backend}")
+    check_installed(backend, str(path), backend)
     if not path.is_file():
         raise CrispsegError(f"{path} does not exist; give a file of crispseg export, or a run")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crispseg.errors import CrispsegError, CrispsegWarning
+from crispseg.errors import CrispsegError, CrispsegWarning, check_installed
 from crispseg.inference.image_files import unused_folder
 from crispseg.inference.segmenter import Segmenter
 from crispseg.io.files import atomic_path, check_new_folder, regular_file, user_path
@@ -83,8 +82,7 @@ def predict_video(
 
 def check_video_files(video: Path, overlay: Path) -> None:
     """Raise a CrispsegError if PyAV is missing, or the video of overlays cannot be written."""
-    if importlib.util.find_spec("av") is None:
-        raise CrispsegError(f"{video} is a video, which needs PyAV; pip install 'crispseg[video]'")
+    check_installed("av", f"{video} is a video, which", "'crispseg[video]'")
     if overlay.suffix.lower() not in WRITTEN_SUFFIXES:
         raise CrispsegError(f"out is {overlay}; give a folder, or a file that ends in {', '.join(WRITTEN_SUFFIXES)}")
     if overlay.exists():

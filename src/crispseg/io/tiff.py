@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import check_installed, one_line
 from crispseg.io.files import regular_file
 from crispseg.io.images import MADE_OF
 from crispseg.io.opening import Raster, faults
@@ -29,8 +28,7 @@ MAP_TILE = 256  # side of the written tiles in pixels
 @contextmanager
 def open_dataset(path: str | Path) -> Iterator[Any]:
     """Open a TIFF with rasterio; raise a CrispsegError if it is not installed or the file is broken."""
-    if find_spec("rasterio") is None:
-        raise CrispsegError("maps and TIFFs in tiles need rasterio; pip install rasterio")
+    check_installed("rasterio", str(path), "rasterio")
     with faults(Path(path)):
         regular_file(path).open("rb").close()  # for clearer errors
         dataset = _open(Path(path))

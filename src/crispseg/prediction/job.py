@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt
 
 from crispseg.config.settings import shortened
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError, check_installed, did_you_mean
 from crispseg.inference.device import DeviceName, FloatPrecision
 from crispseg.inference.objects import check_object_options
 from crispseg.inference.protocols import Protocol
@@ -152,12 +151,12 @@ class PredictionJob:
         """Raise a CrispsegError if polygons are simplified without a format that has them, or without packages."""
         if self.square and self.tolerance is None:
             raise CrispsegError("needs a tolerance; give it in pixels, such as 1.5", "square")
-        if self.tolerance is not None and not (self.writes_annotations or self.polygons):
-            raise CrispsegError("is for polygons; give a format such as geojson, coco, gpkg or svg", "tolerance")
-        needed = {"rasterio": self.tolerance is not None, "pyogrio": self.format == "gpkg"}
-        for name, is_needed in needed.items():
-            if is_needed and find_spec(name) is None:
-                raise CrispsegError(f"these polygons need {name}; pip install 'crispseg[vector]'")
+        if self.tolerance is not None:
+            if not (self.writes_annotations or self.polygons):
+                raise CrispsegError("is for polygons; give a format such as geojson, coco, gpkg or svg", "tolerance")
+            check_installed("rasterio", "tolerance", "'crispseg[vector]'")
+        if self.format == "gpkg":
+            check_installed("pyogrio", "format gpkg", "'crispseg[vector]'")
 
     def check_conflicts(self, has_maps: bool) -> None:
         """Raise a CrispsegError for options that exclude each other; `has_maps` is whether TIFFs are read in tiles."""
