@@ -99,10 +99,3 @@ def test_a_checkpoint_of_another_model(copied: Path, error: Error) -> None:
     (copied / "config.yaml").write_text(re.sub(r"width: 16\b", "width: 12", config))
     line = error("train", "--resume", copied)
     assert str(copied / "checkpoints") in line and "belongs to another model" in line
-
-
-def test_wrong_recorded_settings_name_their_file(copied: Path, error: Error) -> None:
-    config = copied / "config.yaml"
-    config.write_text(f"data: {{name: camvid, root: {copied}, merge: 5}}\n")
-    for command in ("evaluate", "compare"):
-        assert f"{config}: data.merge is 5" in error(command, copied, *[copied] * (command == "compare"))

@@ -257,7 +257,7 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--objects=nucleus", "--objects_min_size=-1"], "objects_min_size"),
         (["--out=x", "--objects=[nucleus,nucleus]"], "different classes"),
         (["--out=x", "--objects=[]"], "different classes"),
-        (["--out=x", "--objects=nucleus", "--format=voc"], "format voc conflicts with objects"),
+        (["--out=x", "--objects=nucleus", "--format=voc"], "format of a server conflicts with objects"),
         (["--out=x", "--format=panoptic"], "panoptic need objects"),
         (["--out=x", "--objects=nucleus", "--format=panoptic", "--resume"], "format panoptic conflicts with resume"),
         (["--out=x", "--tiles=64"], "tiles is 64; give a number greater than or equal to 128"),
@@ -299,7 +299,7 @@ def test_confidence_is_the_largest_probability(model: Path, photos: Path, tmp_pa
     assert again.skipped == len(NAMES)
     predict_files(model, photos, out)  # without confidence: those of an earlier prediction are outdated
     assert not any("confidence" in name for name in files(out))
-    with refuses("confidence", "format voc"):
+    with refuses("confidence", "format of a server"):
         predict_files(model, photos, tmp_path / "other", confidence=True, format="voc")
 
 
@@ -319,7 +319,7 @@ def test_a_new_output_is_one_file(model: Path, photos: Path, tmp_path: Path, cap
     output_of(capsys, *argv)  # those of an earlier prediction are outdated
     assert files(out) == {f"{name}{end}.png" for name in "abc" for end in ("", "_overlay")}
     assert "unknown output 'edge'; did you mean 'edges'?" in error_of(capsys, *argv, "--outputs=edge")
-    assert "format voc conflicts with outputs" in error_of(capsys, *argv, "--outputs=edges", "--format=voc")
+    assert "format of a server conflicts with outputs" in error_of(capsys, *argv, "--outputs=edges", "--format=voc")
 
 
 def test_formats_that_cannot_be_read_are_reported(model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -99,7 +99,7 @@ class RunDemo(WithDevice):
 def val_images(run: str) -> list[Path]:
     """Return up to eight val images of a run's data, high contrast first; empty if the data are missing."""
     with suppress(CrispsegError):
-        dataset = build_data(recorded_data(run)[0]).dataset("val")
+        dataset = build_data(recorded_data(run)).dataset("val")
         if isinstance(dataset, FileDataset):
             files = [dataset.pairs[index].image for index in spread(len(dataset), 8)]
             return sorted(files, key=lambda file: -float(read_image(file, dataset.channels).std()))

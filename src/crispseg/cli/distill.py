@@ -26,6 +26,6 @@ class Distill(Train):
     teacher: str
 
     def first_settings(self) -> list[Tree]:
-        data, _ = recorded_data(self.teacher) if self.source is None else ({}, 3)
+        data = recorded_data(self.teacher) if self.source is None else {}
         own = {"teacher": self.teacher, "model": {"name": "crisp_s"}} | ({"data": data} if data else {})
         return [own, *super().first_settings()]

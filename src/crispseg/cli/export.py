@@ -79,7 +79,7 @@ class Export(WithOptions, WithData):
         elif self.data or not needed:
             settings = {}
         else:
-            settings, _ = recorded_data(self.run)
+            settings = recorded_data(self.run)
         return build_data(self.chosen(settings)) if settings or self.data or needed else None
 
 

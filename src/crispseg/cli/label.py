@@ -141,7 +141,7 @@ def _labelled(run: str, partly: bool = False) -> dict[Path, Path]:
     If they are `partly` labelled, those of train are left out.
     """
     with suppress(CrispsegError):  # raised if the data no longer exist
-        data = build_data(recorded_data(run)[0])
+        data = build_data(recorded_data(run))
         splits = (pairs for split, pairs in pairs_of(data).items() if not (partly and split == "train"))
         return {real_path(pair.image): pair.image for pair in chain(*splits)}
     return {}

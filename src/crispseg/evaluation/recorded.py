@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.config.files import real_path
-from crispseg.config.settings import CONFIG, Tree, checked, fields_of, unknown
+from crispseg.config.settings import CONFIG, Tree, checked, unknown
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder
 from crispseg.data.examination import shared_by
@@ -30,33 +30,19 @@ MEANING = ("classes", "num_classes", "palette", "palette_tolerance", "merge", "d
 """Settings of custom data that define the meaning of masks; a run's settings apply to other folders too."""
 
 
-def check_types(settings: Tree) -> None:
-    """Raise a CrispsegError for a setting of a known data source that has a wrong type."""
-    source = DATA_SOURCES.get(str(settings.get("name")))
-    known = fields_of(source) if source else {}
-    for key, value in settings.items():
-        if key in known:
-            checked(known[key].kind, value, f"data.{key}")
-
-
-def recorded_data(run: str) -> tuple[Tree, int]:
-    """Return the data settings of a run, a saved model or a YAML file, and the channels of its model.
-
-    An exported file records no data.
-    """
+def recipe_of(run: str) -> Tree:
+    """Return the settings that a run, a saved model or a YAML file records; an exported file records none."""
     if is_exported(run):
-        return {}, 3
+        return {}
     folder = user_path(run)
     config = folder if folder.is_file() else folder / CONFIG
-    tree = read_yaml(config) if config.is_file() and not shipped_folder(run) else read_info(run).recipe
-    data, model = tree.get("data") or {}, tree.get("model")
-    in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
-    try:
-        settings = {"name": data} if isinstance(data, str) else checked(dict, data, "data")
-        check_types(settings)
-        return settings, checked(int, in_chans, "model.in_chans")
-    except CrispsegError as error:
-        raise CrispsegError(f"{config}: {error}") from None
+    return read_yaml(config) if config.is_file() and not shipped_folder(run) else read_info(run).recipe
+
+
+def recorded_data(run: str) -> Tree:
+    """Return the data settings of `recipe_of`."""
+    data = recipe_of(run).get("data") or {}
+    return {"name": data} if isinstance(data, str) else checked(dict, data, "data")
 
 
 def named_data(target: str) -> tuple[Tree, int]:
@@ -69,10 +55,11 @@ def named_data(target: str) -> tuple[Tree, int]:
         return {"name": target}, 3
     if not any(file.is_file() for file in (path, path / CONFIG, path / WEIGHTS_FILE)):
         return settings_of(path), 3
-    data, in_chans = recorded_data(target)
+    data, model = recorded_data(target), recipe_of(target).get("model")
     if not data:
         raise CrispsegError(f"{target} records no data; give the data")
-    return data, in_chans
+    in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
+    return data, checked(int, in_chans, "model.in_chans")
 
 
 def completed(given: Mapping[str, object], name: str | None = None) -> Tree:
@@ -88,7 +75,7 @@ def data_to_score(run: str, given: Mapping[str, object], split: str | None = Non
     applies, but not the recorded splits. The default split is test if it exists, else val, or all if the data are not
     divided. Masks of another meaning than the training masks raise a `CrispsegError`.
     """
-    recorded, _ = recorded_data(run)
+    recorded = recorded_data(run)
     if not recorded and not given:
         raise CrispsegError(f"{run} does not record its training data; give the data")
     names = read_info(run).class_names if recorded else ()
@@ -173,7 +160,7 @@ TRAINED = "train.txt"  # file in a run's folder that lists its training images, 
 
 def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     """Warn of training images of a run in a split, compared by file or content, if both are custom data."""
-    recorded, _ = recorded_data(run)
+    recorded = recorded_data(run)
     if not data.inferred or split == "train" or recorded.get("name") != Folder.name:
         return
     file = (Path(run).parent if Path(run).name == "model" else Path(run)) / TRAINED

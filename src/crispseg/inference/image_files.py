@@ -90,7 +90,7 @@ def is_several(source: object) -> bool:
 def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path:
     """Return the default output folder: photos_predictions for photos, or a_predictions next to it for photos/a.jpg.
 
-    It is never in a folder called images, because training would use the results as images. If it is not empty,
+    It is never in a folder called images, because training would use the results as images. If it exists,
     photos_predictions_2 is used. Sources of several folders raise a CrispsegError.
     """
     source = user_path(sources[0])
@@ -104,7 +104,7 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
     while folder.name.lower() in IMAGE_FOLDERS:
         folder = folder.parent
     candidate, number = folder / f"{source.stem}_predictions", 1
-    while candidate.is_file() or (candidate.is_dir() and any(candidate.iterdir())):
+    while candidate.exists():
         number += 1
         candidate = folder / f"{source.stem}_predictions_{number}"
     return candidate

@@ -30,7 +30,7 @@ OF_RESULTS = ("tiles", "outlines", "pixel_size", "objects", "objects_border", "o
 """Options that results depend on, besides those of the model."""
 
 CONFLICTS = {  # options that exclude others
-    "format": ("shares", "objects", "confidence", "outputs", "tiles of TIFFs"),
+    "format of a server": ("shares", "objects", "confidence", "outputs", "tiles of TIFFs"),
     "tiles of TIFFs": ("shares", "objects"),
     "format panoptic": ("resume",),
     "shares": ("resume",),
@@ -164,17 +164,16 @@ class PredictionJob:
             raise CrispsegError("polygons are made from TIFFs in tiles; give TIFFs, and tiles such as 1024")
         given = {field.name: getattr(self, field.name) != field.default for field in fields(self)}
         given |= {
-            "format": self.server is not None,
+            "format of a server": self.server is not None,
             "format panoptic": self.format == PANOPTIC,
             "tiles of TIFFs": has_maps,
             "resume": self.resumes,
             "an exported file": is_exported(self.run),
         }
         for option, others in CONFLICTS.items():
-            conflict = next((other for other in others if given[option] and given[other]), None)
-            if conflict is not None:
-                named = f"format {self.format}" if option == "format" else option
-                raise CrispsegError(f"{named} conflicts with {conflict}; leave out one of them")
+            for other in others:
+                if given[option] and given[other]:
+                    raise CrispsegError(f"{option} conflicts with {other}; leave out one of them")
 
     def segmenter(self) -> Segmenter:
         """Open the model."""
@@ -199,8 +198,8 @@ class PredictionJob:
             "value_range": segmenter.value_range,
             **{name: getattr(self, name) for name in OF_RESULTS},
             "format": PALETTE if self.writes_annotations else self.format,
-            **({"tolerance": self.tolerance, "square": self.square} if self.polygons and self.tolerance else {}),
-            **({"refuse": True} if self.refuse else {}),  # results of unlike images are then none to keep
+            "polygons": self.polygons and [self.tolerance, self.square],
+            "refuse": self.refuse,  # results of unlike images are then none to keep
         }
 
 

@@ -57,8 +57,7 @@ class Run:
         if not (folder / METRICS).is_file():
             raise CrispsegError(f"{folder} has no {METRICS}; give the folder of a finished run")
         model = SegmentationModel.from_pretrained(folder)
-        data, _ = recorded_data(str(folder))
-        run = cls(folder, model, 0.0, {}, build_data(data))
+        run = cls(folder, model, 0.0, {}, build_data(recorded_data(str(folder))))
         best = run.best  # reads the file
         iou = {name: None if np.isnan(best[f"iou/{name}"]) else best[f"iou/{name}"] for name in model.info.class_names}
         return replace(run, miou=float(np.nan_to_num(best["miou"])), iou=iou)
