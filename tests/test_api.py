@@ -4,7 +4,6 @@ import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from crispseg.data import Folder
 from crispseg.data.named import write_pairs
 from crispseg.io.images import read_mask
 from crispseg.training import Run
-from crispseg.training.settings import recorded_settings, training_config
+from crispseg.training.settings import training_config
 
 CLASSES = ["background", "<b>road</b>"]
 TINY: dict[str, Any] = {"preset": "paper", "class_weights": None, "classes": CLASSES, "crop": (64, 64), "epochs": 2}
@@ -255,26 +254,6 @@ def test_a_finished_run_is_opened(trained: Run, refuses: Any, tmp_path: Path) ->
     for other in (trained.folder / "model", tmp_path, "nuclei"):
         with refuses(str(other), "run"):
             crispseg.load(other)
-
-
-@pytest.mark.parametrize(
-    ("gone", "is_refused"),
-    [
-        ("layer_decay: 0.9", True),
-        ("cache_features: true\ncache_versions: 8", True),
-        ("cache_features: false\ncache_limit: 2.5", False),
-        ("cache_versions: 8", False),
-    ],
-)
-def test_a_run_with_settings_that_are_no_more(
-    gone: str, is_refused: bool, trained: Run, tmp_path: Path, refuses: Any
-) -> None:
-    folder = shutil.copytree(trained.folder, tmp_path / "run")
-    with (folder / "config.yaml").open("a") as file:
-        file.write(f"{gone}\n")
-    assert crispseg.load(folder).miou == trained.miou
-    with refuses("is gone", "init_from") if is_refused else nullcontext():
-        training_config(recorded_settings(folder), resumed=True)
 
 
 def shown(html: str) -> None:

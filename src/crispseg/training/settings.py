@@ -21,8 +21,7 @@ from crispseg.models.saving import read_info, shipped_folder
 from crispseg.training.config import ModelConfig, TrainConfig
 
 PAPER = RECIPES / "paper.yaml"
-NAMED = ("model", "data")  # groups whose keys depend on their `name`
-GROUPS = (*NAMED, "augment")
+GROUPS = ("model", "data", "augment")
 LENGTHS = ("epochs", "iterations", "minutes")  # settings of the length of a run; only one applies
 BUILT_ON = ("name", "backbone", "pretrained", "in_chans")  # these stay if another model is chosen
 SHARED_MODEL_KEYS = (*BUILT_ON, "design", *REFINE_OPTIONS)
@@ -93,16 +92,12 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
     return trees
 
 
-GONE = ("layer_decay", "cache_features", "cache_versions", "cache_limit")
-"""Settings of earlier runs that are no more; the first two had an effect unless they were null or false."""
+NAMES_TODAY = {"accelerator": "device"}  # settings of earlier runs, by their names then
+GONE = ("layer_decay", "cache_features", "cache_versions", "cache_limit")  # settings of earlier runs, which are ignored
 
 
 def _flat_keys(layer: Mapping[str, Any]) -> Tree:
-    for key in GONE[:2]:
-        if layer.get(key):
-            raise CrispsegError("is gone; start another run with init_from", key)
-    known = (key for key in layer if key not in GONE)
-    tree = {"device" if key == "accelerator" else key: layer[key] for key in known}  # name in earlier runs
+    tree = {NAMES_TODAY.get(key, key): value for key, value in layer.items() if key not in GONE}
     if "plugins" in tree:
         tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
         load_plugins(tree["plugins"])  # they may register parts that other keys name
@@ -111,14 +106,12 @@ def _flat_keys(layer: Mapping[str, Any]) -> Tree:
         if twice := settings.keys() & tree.keys():
             raise CrispsegError("is given twice, with a dot and in its group; leave one out", min(twice))
         tree |= settings
-    for key in {"model.name", "data.name"} & {*tree}:
-        tree[key] = checked(str, tree[key], key)
     return tree
 
 
 def _group_settings(group: str, value: Any) -> Tree:
     """Return the settings of a group by their flat keys; the group may be its name alone."""
-    settings = {"name": value} if isinstance(value, str) and group in NAMED else checked(dict, value, group)
+    settings = {"name": value} if isinstance(value, str) else checked(dict, value, group)
     entries = renamed(settings) if group == "model" else settings
     return {f"{group}.{key}": entry for key, entry in entries.items()}
 
