@@ -104,12 +104,12 @@ def test_folds_neither_replace_a_run_nor_go_on_with_one(
     assert (files(out), (out / "config.yaml").read_bytes()) == before
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "folds.json", "fold_2/val.png"])
+@pytest.mark.parametrize("name", ["config.yaml", "folds.json"])
 def test_what_no_fold_wrote_is_not_replaced(name: str, images: list[str], tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "exp/fold_2").mkdir(parents=True)
+    (tmp_path / "exp").mkdir()
     (tmp_path / "exp" / name).write_text("mine")
     line = error_of(capsys, "train", *images, f"--out={tmp_path / 'exp'}", "--folds=2")
-    assert Path(name).name in line and "another out" in line
+    assert name in line and "another out" in line
     assert files(tmp_path / "exp") == {name} and (tmp_path / "exp" / name).read_text() == "mine"
 
 

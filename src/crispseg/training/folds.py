@@ -45,7 +45,10 @@ def train_folds(
     config = dataclasses.replace(config, data=data)
     console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
     places = [Path(config.out) / f"fold_{fold}" for fold in range(1, folds + 1)]
-    begun = check_folds(config, places, resume)
+    if not resume and is_first_process():
+        check_folder(config.out, resume=False)
+    if resume and not (Path(config.out) / FOLDS).is_file():
+        raise CrispsegError(f"{config.out} contains no folds to resume; start them again")
     _ = data.pairs("val")  # report too few images before any file is written
     scores: dict[str, Scores] = {}
     if not resume:
@@ -55,7 +58,7 @@ def train_folds(
         console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
         own = dataclasses.replace(config, data=data.with_fold(folds, fold), out=place)
         try:
-            run = train(own, resume=place in begun, console=console)
+            run = train(own, resume=resume and (place / CONFIG).is_file(), console=console)
         except Interrupted as stop:
             again = command_line(["train"], {"resume": str(config.out)})
             raise Interrupted(f"interrupted in fold {fold} of {folds}; resume: {again}", stop.number) from None
@@ -66,19 +69,6 @@ def train_folds(
     if is_first_process():
         write_table(Path(config.out) / TABLE, rows)
     return scores
-
-
-def check_folds(config: TrainConfig, places: list[Path], resume: bool) -> set[Path]:
-    """Check the folders of all folds, and return those to resume."""
-    if resume and not (Path(config.out) / FOLDS).is_file():
-        raise CrispsegError(f"{config.out} contains no folds to resume; start them again")
-    begun = {place for place in places if resume and (place / CONFIG).is_file()}
-    if is_first_process():
-        for place in places:
-            check_folder(place, resume=place in begun)
-        if not resume:
-            check_folder(config.out, resume=False)
-    return begun
 
 
 def write_scores(config: TrainConfig, scores: dict[str, Scores]) -> None:
