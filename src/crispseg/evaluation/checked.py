@@ -35,25 +35,22 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
 
     Print a note if class names differ from a model's, and for omitted or interpreted files of custom data.
     """
-    notes: list[str] = []
     data = data.settled()
     whole = data.dataset(split)
+    datasets, by_channels, notes = [], dict[int, SegmentationDataset](), list[str]()
     for model in models:
-        check_classes(model.info, whole.labels)
-        own = model.info.class_names
-        if own and own != whole.labels.names:
-            notes.append(f"the model's classes are {', '.join(own)}; those of the data have different names")
-    datasets = []
-    checked_channels = set()
-    for model in models:
-        channels = model.info.in_chans
-        dataset = whole.with_channels(channels, model.info.value_range)
+        info = model.info
+        check_classes(info, whole.labels)
+        if info.class_names not in ((), whole.labels.names):
+            own = ", ".join(info.class_names)
+            notes.append(f"the model's classes are {own}; those of the data have different names")
+        dataset = whole.with_channels(info.in_chans, info.value_range)
         if isinstance(dataset, FileDataset) and dataset.value_range is None:
             dataset.value_range = assumed_range([pair.image for pair in dataset.pairs], dataset.channels)
         datasets.append(dataset)
-        if image_channels(channels) not in checked_channels:
-            checked_channels.add(image_channels(channels))
-            notes += _notes(dataset, split, data.regrouped)
+        by_channels[image_channels(info.in_chans)] = dataset
+    for dataset in by_channels.values():
+        notes += _notes(dataset, split, data.regrouped)
     console = Console(stderr=True)
     print_lines(console, data.notes())
     print_lines(console, dict.fromkeys(notes), "yellow")

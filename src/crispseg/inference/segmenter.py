@@ -27,13 +27,12 @@ from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_mo
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.tiling import LARGE, Tile, Tiling, enough_memory, tiled
 from crispseg.io.arrays import Normalize
-from crispseg.io.files import user_path
 from crispseg.io.images import as_picture, image_channels
 from crispseg.io.value_range import ValueRange, check_range
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import shift
-from crispseg.models.saving import shipped_folder
+from crispseg.models.saving import absolute_source
 from crispseg.nn import ceil_div
 
 WORKERS = 2  # number of images that are read, and of small images that a CPU processes, at a time
@@ -338,12 +337,6 @@ def folded_model(model: SegmentationModel, device: torch.device) -> Segmentation
         raise CrispsegError("the model's outputs are not finite, though its weights are; use an earlier checkpoint")
     moved: SegmentationModel = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
-
-
-def absolute_source(source: str | PathLike[str]) -> str | PathLike[str]:
-    """Return an existing path as absolute, so that it can be opened from another folder; other sources are names."""
-    path = user_path(source)
-    return path.absolute() if path.exists() and shipped_folder(fspath(source)) is None else source
 
 
 def listed(images: Any) -> tuple[Iterable[Any], Mapping[Path, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from itertools import product
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,12 @@ def shipped_folder(source: str | Path) -> Path | None:
         if (place / CONFIG_FILE).is_file() and (place / WEIGHTS_FILE).is_file():
             return None
     return SHIPPED / source
+
+
+def absolute_source(source: str | PathLike[str]) -> str | PathLike[str]:
+    """Return an existing path as absolute, so that it can be opened from another folder; other sources are names."""
+    path = user_path(source)
+    return path.absolute() if path.exists() and shipped_folder(fspath(source)) is None else source
 
 
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:

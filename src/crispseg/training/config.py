@@ -27,7 +27,7 @@ from crispseg.models.refinement import (
     RefinePath,
 )
 from crispseg.models.registry import resolved_options
-from crispseg.models.saving import read_info, shipped_folder
+from crispseg.models.saving import absolute_source, read_info
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSS, BoundaryTerm, DirectionMask, Loss
 
 Count: TypeAlias = Annotated[int, Field(gt=0, le=10**9)]
@@ -248,7 +248,7 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
         "model": model,
         "data": {"name": config.data.name} | {name: _absolute(getattr(config.data, name)) for name in fields},
         "unlabelled": _absolute(config.unlabelled),
-        **{key: value if value and shipped_folder(value) else _absolute(value) for key, value in models.items()},
+        **{key: value and absolute_source(value) for key, value in models.items()},
         "plugins": [Path(file).absolute() for file in config.plugins],
     }
     plain: dict[str, Any] = to_jsonable_python(tree)
