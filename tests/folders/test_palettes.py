@@ -12,7 +12,7 @@ from dataset_trees import indexed, save
 from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
 from crispseg.errors import CrispsegError
-from crispseg.folders.palettes import read_palette
+from crispseg.folders.palettes import numbered_colors, read_palette
 from tests.data.own_folders import BLACK, folder, ids, make_pair
 
 ROAD, TREE, SKY = (128, 64, 128), (0, 128, 0), (70, 130, 180)
@@ -20,41 +20,32 @@ COLORS = np.array([BLACK, ROAD, TREE, SKY], np.uint8)
 FILES = {
     "labels.txt": "0 0 0 void\n128, 64, 128, road\n0 128 0 tree\n70 130 180 tree\n",
     "class_dict.csv": "name,r,g,b\nvoid,0,0,0\nroad,128,64,128\ntree,0,128,0\ntree,70,130,180\n",
-    "class_mapping.csv": "class_name,class_color\nvoid,0 0 0\nroad,128 64 128\ntree,0 128 0\ntree,70 130 180\n",
-    "colormap.txt": "0 void 0 0 0\n1 road 128 64 128\n2 tree 0 128 0\n2 tree 70 130 180\n",
-    "alpha.csv": '"Name"; R; G; B; A\nvoid;0;0;0;255\nroad;128;64;128;255\ntree;0;128;0;9\ntree;70;130;180;9\n',
-    "ids.csv": "id,name,r,g,b\n2,tree,0,128,0\n0,void,0,0,0\n1,road,128,64,128\n2,tree,70,130,180\n",
     "labelmap.txt": "# label:color_rgb:parts:actions\nvoid:0,0,0::\nroad:128,64,128::\n"
     "tree:0,128,0::\ntree:70,130,180::\n",
-    "a.json": '{"void": [0, 0, 0], "road": "#804080", "tree": [[0, 128, 0], [70, 130, 180]]}',
-    "lines.txt": "2,tree,0,128,0\n0,void,0,0,0\n1,road,128,64,128\n2,tree,70,130,180\n",
+    "a.json": '{"void": [0, 0, 0], "road": [128, 64, 128], "tree": [[0, 128, 0], [70, 130, 180]]}',
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(FILES[name])
-    assert read_palette(tmp_path / name) == ([[BLACK], [ROAD], [TREE, SKY]], ("void", "road", "tree"))
+    classes = {BLACK: 0, ROAD: 1, TREE: 2, SKY: 2}
+    assert numbered_colors(tmp_path / name) == (classes, ("void", "road", "tree"))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "phrases"),
     [
-        ("x.csv", "name,r,g,b,weight\na,1,2,3,4\n", ["x.csv", "weight"]),
-        ("x.csv", "id,r,g,b\na,1,2,3\n", ["x.csv", "'a'"]),
-        ("x.json", '{"#804080": "road"}', ["x.json has no valid colours", "road is not a colour"]),
-        ("x.csv", "id,r,g,b\n0,1,2,3\n5,3,4,5\n", ["x.csv", "2 classes have the ids 0, 5"]),
-        ("x.json", '{"a": [0, 0, 0], "b": [255.9, 0, 0]}', ["x.json", "[255.9, 0, 0] is not a colour"]),
-        ("x.json", '{"a": [0, 0, 0], "b": [true, 0, 0]}', ["[True, 0, 0] is not a colour"]),
-        ("x.yaml", "{road: []}", ["x.yaml", "[] is not a colour"]),
-        ("x.yaml", "{0: [1, 2, 3], road: [3, 4, 5]}", ["x.yaml", "0 is no name"]),
-        ("x.yaml", "names: [road]\ncolors: [[1, 2, 3]]", ["x.yaml", "['road'] is not a colour"]),
-        ("LUT.txt", "0 Unknown 0 0 0 0\n1 Left-Cortex 205 62 78 0\n", ["LUT.txt", "three numbers in a row"]),
-        ("x.csv", "building,255,0,0,255\n", ["x.csv", "three numbers in a row"]),
+        ("x.csv", "name,r,g,b,weight\na,1,2,3,4\n", ["x.csv", "'a,1,2,3,4' is not 'r g b name'"]),
+        ("x.csv", "id,name,r,g,b\n0,a,1,2,3\n", ["x.csv", "remove ids"]),
+        ("x.json", '{"a": [0, 0, 0], "b": [255.9, 0, 0]}', ["x.json", "give a mapping of text to a list of 3"]),
+        ("x.yaml", "{road: []}", ["x.yaml", "has no valid colours"]),
+        ("x.yaml", "{0: [1, 2, 3], road: [3, 4, 5]}", ["x.yaml", "mapping of text"]),
+        ("LUT.txt", "0 Unknown 0 0 0 0\n1 Left-Cortex 205 62 78 0\n", ["LUT.txt", "remove ids and alpha"]),
+        ("x.csv", "building,255,0,0,255\n", ["x.csv", "alpha"]),
         ("x.txt", "0 0 0\nroad 1 2\n", ["x.txt", "'road 1 2' is not 'r g b name'"]),
-        ("x.yaml", "[1, 2]", ["x.yaml has no valid colours"]),
         ("x.yaml", "{road: 3", ["x.yaml has no valid colours"]),
-        ("x.json", '[{"color": [1, 2, 3], "name": "road"}]', ["x.json", "it is a list"]),
+        ("x.json", '[{"color": [1, 2, 3], "name": "road"}]', ["x.json", "give a mapping"]),
     ],
 )
 def test_files_that_name_no_colours(name: str, content: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:

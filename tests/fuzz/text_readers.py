@@ -25,9 +25,9 @@ SETTINGS = (
     b"model: {name: fpn, width: 8}\ndata: {name: folder, images: a, masks: b}\nepochs: 3\nloss: {ce: 1, dice: 1}\n"
 )
 PALETTES = {
-    "palette.csv": b"name,r,g,b,id\nroad,128,64,128,0\ncar,0,0,142,1\n",
+    "palette.csv": b"name,r,g,b\nroad,128,64,128\ncar,0,0,142\n",
     "palette.txt": b"128 64 128 road\n0 0 142 car\n",
-    "palette.json": json.dumps({"road": [128, 64, 128], "car": "#00008e"}).encode(),
+    "palette.json": json.dumps({"road": [128, 64, 128], "car": [0, 0, 142]}).encode(),
     "palette.yaml": b"road: [128, 64, 128]\ncar: [0, 0, 142]\n",
 }
 

@@ -14,7 +14,7 @@ from crispseg.errors import CrispsegError
 from crispseg.folders.lookup import INSTANCE_CLASSES
 from crispseg.folders.meaning import Declared
 from crispseg.folders.names import checked_names, read_names
-from crispseg.folders.palettes import as_color, numbered_colors
+from crispseg.folders.palettes import Colors, as_color, numbered_colors
 from crispseg.io.value_range import check_range
 from crispseg.labels import Color
 
@@ -72,7 +72,7 @@ class FolderSettings(Settings):
     root: str | Path | None = None
     classes: list[str] | str | Path | None = None
     num_classes: int | None = None
-    palette: list[Color | list[Color]] | str | Path | None = None
+    palette: list[Colors] | str | Path | None = None
     palette_tolerance: Annotated[float, Field(ge=0, le=442)] | Literal["auto"] = "auto"
     val_ratio: Annotated[float, Field(ge=0, le=1)] = 0.2
     seed: NonNegativeInt = 0
@@ -112,8 +112,6 @@ class FolderSettings(Settings):
         """Return the class names, or a file of them; `file` is one in the root."""
         classes = file if self.classes is None else self.classes
         if isinstance(classes, str) and "," in classes and not Path(classes).exists():
-            if classes.strip()[0] in "[({'\"":
-                raise CrispsegError(f"is {classes}, which is no list; write [a, b]", "data.classes")
             return [word.strip() for word in classes.split(",")]
         return classes
 
