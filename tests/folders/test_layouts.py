@@ -147,12 +147,9 @@ class Asked:
 SEVERAL = "several folders may be the images or the masks"
 ASKED = {
     "no images": Asked(["notes.txt"]),
-    "unknown names": Asked(names("S2/S2A_T{n}.tif", "ESA/WorldCover_T{n}.tif")),
+    "unknown names": Asked(names("S2/S2A_T{n}.tif", "ESA/WorldCover_T{n}.tif"), [("ESA", "S2"), ("S2", "ESA")]),
     "unknown folders": Asked(names("one/{n}.png", "two/{n}.png"), [("one", "two"), ("two", "one")]),
-    "endings": Asked(
-        names("t {n} [x=0].jpg", "t {n} [x=0]_color.png") + [f"t {n} [x=0]-semantic.png" for n in range(4)],
-        [("*.jpg", "*-semantic.png"), ("*.jpg", "*_color.png")],
-    ),
+    "endings": Asked(names("t {n} [x=0].jpg", "t {n} [x=0]_color.png")),
     "folders of species": Asked(
         names("{f}/{f}/{n}.png", "{f}/{f} GT/{n}.png", 4, "bream", "sprat"),
         [("bream/bream", "bream/bream GT"), ("sprat/sprat", "sprat/sprat GT")],
@@ -163,12 +160,12 @@ ASKED = {
     ),
     "two folders of masks": Asked(
         names("raw/{n}.png", "labels/{n}.png") + [f"mitochondria/{n}.png" for n in range(4)],
-        [("raw", "labels"), ("raw", "mitochondria")],
+        [("raw", "labels"), ("raw", "mitochondria"), ("mitochondria", "labels")],
         SEVERAL,
     ),
     "fields of view and vessels": Asked(
         names("images/{n}_training.png", "mask/{n}_training_mask.png") + [f"1st_manual/{n}_man.png" for n in range(4)],
-        [("images", "mask"), ("images", "1st_manual")],
+        [("images", "mask"), ("images", "1st_manual"), ("1st_manual", "mask")],
         SEVERAL,
     ),
     "two folders of images": Asked(
@@ -180,11 +177,6 @@ ASKED = {
         names("{f}/images/{n}.png", "{f}/masks/{n}.png", 2, "day", "night")
         + [f"{f}/imgs/{n}.jpg" for n in range(2) for f in ("day", "night")],
         [("*/images", "*/masks"), ("*/imgs", "*/masks")],
-        SEVERAL,
-    ),
-    "two masks next to an image": Asked(
-        names("{n}.jpg", "{n}_mask.png") + [f"{n}_color_mask.png" for n in range(4)],
-        [("*.jpg", "*_color_mask.png"), ("*.jpg", "*_mask.png")],
         SEVERAL,
     ),
 }
@@ -199,7 +191,7 @@ def test_questions(name: str, tmp_path: Path) -> None:
     proposed = [(str(each["data.images"]), str(each["data.masks"])) for each in caught.value.choices.values()]
     shown = [tuple(str(Path(place).relative_to(tmp_path)) for place in places) for places in proposed]
     assert shown == asked.choices
-    for images, masks in proposed if name != "fields of view and vessels" else ():
+    for images, masks in proposed:
         assert counts(content_of(None, images, masks, {})) == {"": 4}
 
 

@@ -11,11 +11,11 @@ import os
 import re
 import shlex
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations, product
+from itertools import permutations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -108,11 +108,16 @@ def recognise(tree: Tree, layouts: Sequence[Layout] = LAYOUTS) -> Located:
     """
     for layout in layouts:
         if located := locate(tree, layout):
-            places = places_of(tree, located, layout)
-            if len(places) > 1:
-                raise question_of_masks(tree, places)
+            if ambiguous(tree, located, layout):
+                title = "several folders may be the images or the masks"
+                raise question(tree, title, f"give other folders as data.images and data.masks; {MERGE}")
             return located
-    raise question_of_places(tree)
+    command = f"'crispseg data import {shlex.quote(str(tree.root))} -o {shlex.quote(f'{tree.root}_masks')}'"
+    advice = (
+        "give folders or patterns such as x/*_t1.tif as data.images and data.masks, or move the files to images and "
+        f"masks, or to train/images and train/masks; {MERGE}; {command} makes masks of polygons in JSON, XML or text"
+    )
+    raise question(tree, "images and masks are not found", advice)
 
 
 def locate(tree: Tree, layout: Layout) -> Located | None:
@@ -230,39 +235,30 @@ def wildcards(path: Path, pattern: Path) -> list[str]:
 # Questions ----------------------------------------------------------------------------------------------------------
 
 
-def places_of(tree: Tree, located: Located, layout: Layout) -> list[tuple[str, str]]:
-    """Return places of images and masks that a folder may mean: several if it has copies, or other masks."""
-    if layout.images == layout.masks:
-        endings = pairs_of_endings(tree)
-        if len({Path(masks).name for _, masks in endings}) > 1:  # one of them belongs to images of several suffixes
-            return endings
-    images = copies_of(tree, located.image_of, layout.images) or [located.images]
-    masks = copies_of(tree, located.mask_of, layout.masks) or [located.masks]
-    return [*product(images, [*masks, *other_masks(tree, located)])]
+def ambiguous(tree: Tree, located: Located, layout: Layout) -> bool:
+    """Return whether a folder has copies of its images or masks, or other folders that may be the masks."""
+    copied = has_copies(tree, located.image_of, layout.images) or has_copies(tree, located.mask_of, layout.masks)
+    return copied or has_other_masks(tree, located)
 
 
-def other_masks(tree: Tree, located: Located) -> list[str]:
-    """Return unused folders with as many files as images, or with at least half of their names."""
+def has_copies(tree: Tree, files: Files, place: str) -> bool:
+    """Return whether folders of different names in a place of a layout have names of files in common."""
+    depth = len(tree.root.parts) + len(PurePosixPath(place).parts)
+    folders: dict[str, set[str]] = defaultdict(set)
+    for file, name in files.items():
+        folders[Path(*file.parts[:depth]).name].add(name)
+    return len(set[str]().union(*folders.values())) < sum(map(len, folders.values()))
+
+
+def has_other_masks(tree: Tree, located: Located) -> bool:
+    """Return whether an unused folder has as many files as there are images, or at least half of their names."""
     images = {plain(file.stem) for file in located.image_of}
-    folders = []
     for folder, files in unused_images(tree, located).items():
         shared = images & {plain(file.stem) for file in files}
         as_many = len(files) == len(located.image_of) or 2 * len(shared) >= len(images)
         if as_many and role_of(folder.name) in (Role(), Role("masks")):
-            folders.append(str(tree.root / folder))
-    return folders
-
-
-def copies_of(tree: Tree, files: Files, place: str) -> list[str]:
-    """Return the folders in a place of a layout, or patterns of folders of one name, if they have names in common."""
-    depth = len(tree.root.parts) + len(PurePosixPath(place).parts)
-    folders: dict[str, dict[Path, str]] = defaultdict(dict)
-    for file, name in files.items():
-        folders[Path(*file.parts[:depth]).name][file] = name
-    names = [{*inside.values()} for inside in folders.values()]
-    if len(set[str]().union(*names)) == sum(map(len, names)):
-        return []
-    return [pattern_of(tree, inside, place) for inside in folders.values()]
+            return True
+    return False
 
 
 def unused_images(tree: Tree, located: Located) -> dict[PurePosixPath, list[PurePosixPath]]:
@@ -275,32 +271,13 @@ def unused_images(tree: Tree, located: Located) -> dict[PurePosixPath, list[Pure
     return folders
 
 
-def question_of_masks(tree: Tree, places: Sequence[tuple[str, str]]) -> Question:
-    """Return the question which folders are the images and the masks, for several places of them."""
-    title = f"{tree.root}: several folders may be the images or the masks"
-    advice = f"give other folders as data.images and data.masks; {MERGE}"
-    return Question(title, listing(tree), choices_of(places), advice)
-
-
-def question_of_places(tree: Tree) -> Question:
-    """Return the question where images and masks are."""
-    choices = choices_of([*pairs_of_folders(tree), *pairs_of_endings(tree)])
-    title = f"{tree.root}: images and masks are not found"
-    command = f"'crispseg data import {shlex.quote(str(tree.root))} -o {shlex.quote(f'{tree.root}_masks')}'"
-    advice = (
-        "give folders or patterns such as x/*_t1.tif as data.images and data.masks, or move the files to images and "
-        f"masks, or to train/images and train/masks; {MERGE}; {command} makes masks of polygons in JSON, XML or text"
-    )
-    return Question(title, listing(tree), choices, advice)
-
-
-def choices_of(places: Iterable[tuple[str, str]]) -> dict[str, dict[str, object]]:
-    """Return the settings that choose a place of images and one of masks, by what they mean."""
+def question(tree: Tree, title: str, advice: str) -> Question:
+    """Return the question where images and masks are, with folders that may pair as choices."""
     choices: dict[str, dict[str, object]] = {}
-    for images, masks in places:
+    for images, masks in pairs_of_folders(tree):
         text = f"if {Path(masks).name} are the masks of {Path(images).name}"
         choices[text] = {"data.images": images, "data.masks": masks}
-    return choices
+    return Question(f"{tree.root}: {title}", listing(tree), choices, advice)
 
 
 def listing(tree: Tree) -> list[str]:
@@ -313,70 +290,33 @@ def listing(tree: Tree) -> list[str]:
 
 
 def pairs_of_folders(tree: Tree) -> list[tuple[str, str]]:
-    """Return folders or patterns of folders that have the same names, the nearest; those that seem masks are second."""
-    stems: dict[str, set[str]] = defaultdict(set)
-    for paths in alike_folders(tree).values():
+    """Return folders with as many files, or with the same names, the nearest; those that seem masks are second.
+
+    Folders of one name at one depth, such as dataset1/rgb and dataset2/rgb, are a pattern.
+    """
+    alike: dict[tuple[int, str], list[PurePosixPath]] = defaultdict(list)
+    for path in tree.images:
+        alike[len(path.parts), path.parent.name].append(path)
+    stems: dict[str, set[str]] = {}
+    for paths in alike.values():
         place = pattern_of(tree, [tree.root / path for path in paths], "/".join(paths[0].parent.parts))
         stems[place] = {plain(path.stem) for path in paths}
     pairs = []
     for images, masks in permutations(stems, 2):
-        shared = len(stems[images] & stems[masks])
-        if 2 * shared >= max(len(stems[images]), 2) and mask_rank(images) < 1 and mask_rank(masks) > -1:
+        half = 2 * len(stems[images] & stems[masks]) >= len(stems[images])
+        as_many = len(stems[images]) == len(stems[masks])
+        if (half or as_many) and mask_rank(images) < 1 and mask_rank(masks) > -1:
             pairs.append((images, masks))
-    nearest = {pair[0]: distance(pair) for pair in sorted(pairs, key=distance)}
-    pairs = [pair for pair in pairs if distance(pair) == nearest[pair[0]]]
-    return sorted(pairs, key=lambda pair: mask_rank(pair[0]) - mask_rank(pair[1]))
+    nearest = {pair[0]: folders_in_common(pair) for pair in sorted(pairs, key=folders_in_common)}
+    pairs = [pair for pair in pairs if folders_in_common(pair) == nearest[pair[0]]]
+    return sorted(pairs, key=lambda pair: (mask_rank(pair[0]), -mask_rank(pair[1])))
 
 
-def distance(pair: tuple[str, str]) -> int:
-    """Return the number of folders that two places have in common."""
-    return len(Path(os.path.commonpath(pair)).parts)
-
-
-def alike_folders(tree: Tree) -> dict[tuple[int, str], list[PurePosixPath]]:
-    """Return the images in folders of one name at one depth, such as dataset1/rgb and dataset2/rgb."""
-    groups: dict[tuple[int, str], list[PurePosixPath]] = defaultdict(list)
-    for path in tree.images:
-        groups[len(path.parts), path.parent.name].append(path)
-    return groups
+def folders_in_common(places: tuple[str, str]) -> int:
+    """Return the number of folders that contain both places."""
+    return len(Path(os.path.commonpath(places)).parts)
 
 
 def mask_rank(place: str) -> int:
     """Return 1 for a place whose name indicates masks, -1 for one of images, and 0 for others."""
     return {"masks": 1, "images": -1}.get(role_of(Path(place).name).kind, 0)
-
-
-def pairs_of_endings(tree: Tree) -> list[tuple[str, str]]:
-    """Return patterns of images and masks in the same folders, in which masks have names of images and an ending."""
-    inside: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
-    for path in tree.images:
-        inside[path.parent].append(path)
-    folders: dict[tuple[str, str], list[PurePosixPath]] = defaultdict(list)
-    for folder, names in inside.items():
-        for pair in endings_of(names):
-            folders[pair].append(folder)
-    pairs = []
-    for (suffix, ending), places in folders.items():
-        place = pattern_of(tree, [tree.root / folder / "file" for folder in places], str(places[0]))
-        place = place if "*" in place else glob.escape(place)
-        pairs.append((f"{place}/*{suffix}", f"{place}/*{glob.escape(ending)}"))
-    return sorted(pairs, key=lambda pair: "semantic" not in pair[1])
-
-
-def endings_of(paths: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
-    """Return the suffix of the images in a folder, with each ending that masks of at least half of them have."""
-    stems = {path.stem for path in paths}
-    endings = {path: ending_of(path, stems) for path in paths}
-    images = [path for path in paths if not endings[path]]
-    suffixes = {path.suffix for path in images}
-    counts = Counter(filter(None, endings.values()))
-    usual = [ending for ending, count in counts.items() if 2 * count >= len(images)]
-    return [*product(suffixes, usual)] if len(suffixes) == 1 else []
-
-
-def ending_of(path: PurePosixPath, stems: Set[str]) -> str:
-    """Return what a name adds to the longest stem that it begins with; empty without one, or for numbers of objects."""
-    heads = [path.stem[: match.start()] for match in re.finditer(r"[\W_]", path.stem)]
-    longest = max(stems & {*heads}, key=len, default=path.name)
-    ending = path.name.removeprefix(longest)
-    return "" if re.match(r"[\W_]*\d", ending) else ending
