@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 import numpy as np
 
@@ -32,13 +31,12 @@ _AROUND = re.compile(r"^(\d+|[a-z])[._) -]+(?=\D)|[_ -](set|data|dataset|split|v
 _AT_END = re.compile(rf"(?P<place>.+)[-_ ](?P<split>{'|'.join(LONG_WORDS)})", re.IGNORECASE)
 """A split at the end of a name, as in berlin_train."""
 
-Value = TypeVar("Value")
 Files = Mapping[Path, str]  # file → name: its path in the folder of images or of masks, without suffix
 
 
-def split_of(folder: str) -> str | None:
-    """Return the split that a folder name means, if it means one."""
-    return SPLIT_OF.get(_AROUND.sub("", folder).lower())
+def split_of(folder: str) -> str:
+    """Return the split that a folder name means; empty if it means none."""
+    return SPLIT_OF.get(_AROUND.sub("", folder).lower(), "")
 
 
 def by_split(files: Files, levels: int = 1) -> dict[str, dict[Path, str]]:
@@ -47,26 +45,34 @@ def by_split(files: Files, levels: int = 1) -> dict[str, dict[Path, str]]:
     The names omit the split. A split at the end of a folder's name counts if train is among them.
     """
     folders = set[str]().union(*(name.split("/")[:-1][:levels] for name in files.values()))
-    endings = {folder: match for folder in folders if (match := _AT_END.fullmatch(_AROUND.sub("", folder)))}
-    at_end = {split_of(match["split"]) for match in endings.values()}
+    parts = {folder: place_and_split(folder) for folder in folders}
+    at_end = {split for place, split in parts.values() if place and split}
     if "train" not in at_end or len(at_end) < 2:  # as blood_test and urine_test
-        endings = {}
+        parts = {folder: ("", split_of(folder)) for folder in folders}
     splits: dict[str, dict[Path, str]] = defaultdict(dict)
     for file, name in files.items():
-        split, name_inside = _divided_name(name.split("/"), levels, endings)
+        split, name_inside = _divided_name(name.split("/"), levels, parts)
         splits[split][file] = name_inside
     return dict(splits)
 
 
-def _divided_name(parts: list[str], levels: int, endings: Mapping[str, re.Match[str]]) -> tuple[str, str]:
+def place_and_split(folder: str) -> tuple[str, str]:
+    """Return the parts of a folder name such as berlin_train, or of train; without a split, the second is empty."""
+    split = split_of(folder)
+    match = _AT_END.fullmatch(_AROUND.sub("", folder))
+    if split or match is None:  # train_val is a split itself
+        return "", split
+    return match["place"], SPLIT_OF[match["split"].lower()]
+
+
+def _divided_name(folders: list[str], levels: int, parts: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
     """Return the split in a name, or "", and the name without it."""
-    for index, folder in enumerate(parts[:-1][:levels]):
-        if split := split_of(folder):
-            return split, "/".join(parts[:index] + parts[index + 1 :])
-    for index, folder in enumerate(parts[:-1][:levels]):
-        if match := endings.get(folder):
-            return SPLIT_OF[match["split"].lower()], "/".join([*parts[:index], match["place"], *parts[index + 1 :]])
-    return "", "/".join(parts)
+    for index, folder in enumerate(folders[:-1][:levels]):
+        place, split = parts[folder]
+        if split:
+            kept = [place] if place else []
+            return split, "/".join([*folders[:index], *kept, *folders[index + 1 :]])
+    return "", "/".join(folders)
 
 
 AFTER_NAME = re.compile(r"(?<=\S)(?:\s+-?\d+)+$|(?:(?<=\.\w{3})|(?<=\.\w{4}))\s+\S+\.\w{3,4}$")
@@ -81,35 +87,26 @@ class ImageNames:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        full = {*names}
-        by_stem = unambiguous((PurePosixPath(name).name, name) for name in full)
-        below: dict[PurePosixPath, list[str]] = defaultdict(list)
-        for name in full:
-            for parent in [*PurePosixPath(name).parents][:-1]:
-                below[parent].append(name)
-        folders = unambiguous((parent.name, inside) for parent, inside in below.items())
-        folders |= {str(parent): inside for parent, inside in below.items()}
-        images = {name: [name] for name in full}
-        self.ends = folders | images  # what the end of an entry may be
-        self.whole = folders | {stem: [name] for stem, name in by_stem.items()} | images
+        self.names: dict[str, set[str]] = defaultdict(set)  # name or folder → names
+        for name in names:
+            for place in [name, *map(str, PurePosixPath(name).parents)][:-1]:
+                self.names[place].add(name)
+        self.ends: dict[str, list[str]] = defaultdict(list)  # last part of a name or folder → names and folders
+        for place in self.names:
+            self.ends[PurePosixPath(place).name].append(place)
 
-    def meant(self, line: str) -> list[str]:
+    def meant(self, line: str) -> set[str]:
         """Return the names that a line means; empty if they are unknown or ambiguous."""
         return self._meant(line) or self._meant(AFTER_NAME.sub("", line))
 
-    def _meant(self, line: str) -> list[str]:
+    def _meant(self, line: str) -> set[str]:
         entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
         stem = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
-        ends = ["/".join(stem.parts[start:]) for start in range(len(stem.parts))]
-        names = [self.whole.get(str(entry)), self.whole.get(str(stem)), *map(self.ends.get, ends)]
-        return next(filter(None, names), [])
-
-
-def unambiguous(items: Iterable[tuple[str, Value]]) -> dict[str, Value]:
-    """Return a mapping without the keys that occur several times."""
-    items = list(items)
-    counts = Counter(key for key, _ in items)
-    return {key: value for key, value in items if counts[key] == 1}
+        for start in range(len(stem.parts)):
+            if names := self.names.get("/".join(stem.parts[start:])):
+                return names
+        places = self.ends.get(str(stem), [])
+        return self.names[places[0]] if len(places) == 1 else set()
 
 
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
