@@ -95,7 +95,7 @@ def test_splits_that_are_not_folders_are_named(tmp_path: Path) -> None:
 
 PAIR = {"before": "/data/upload/1/a.png", "after": "/data/upload/1/b.png"}
 NAMED = {"img": "/data/upload/1/0123abcd-a.png", "filename": "a.png"}
-ONE, LIST = {"image": "/data/upload/1/a.png"}, {"pages": ["/data/upload/1/a.png", "/data/upload/1/b.png"]}
+ONE = {"image": "/data/upload/1/a.png"}
 
 
 RECTANGLE = {"x": 0, "y": 0, "width": 37.5, "height": 100 / 3}
@@ -108,7 +108,6 @@ LABEL = region("labels", {"labels": ["car"]})
         (PAIR, [region(to_name="after")], ["b"]),
         (PAIR, [region(to_name="before"), region(to_name="after")], ["a", "b"]),
         (NAMED, [region()], ["a"]),
-        (LIST, [region(item_index=1)], ["b"]),
         (ONE, [region("polygon", {"points": PERCENT, "x": 1}), LABEL], ["a"]),
         (ONE, [LABEL, region("polygon", {"points": PERCENT, "x": 1})], ["a"]),
         (ONE, [region("rectangle", RECTANGLE), LABEL], ["a"]),

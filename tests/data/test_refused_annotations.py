@@ -81,7 +81,7 @@ CVAT = [
     (cvat(images=["a.jpg", "a.jpg"]), ["image 0 (task 0) and", "image 1 (task 1)"]),
 ]
 SHORT = {"rle": brush(SQUARE[1:].ravel()[:-1]), "brushlabels": ["car"]}
-PAIR, PAGES = {"before": "/d/a.jpg", "after": "/d/b.jpg"}, {"pages": ["/d/a.jpg", "/d/b.jpg"]}
+PAIR = {"before": "/d/a.jpg", "after": "/d/b.jpg"}
 OUTLINE = region("polygon", {"points": PERCENT})
 STUDIO: list[tuple[list[Any], list[str]]] = [
     ([task("a.jpg", [region("keypointlabels", {"x": 1, "keypointlabels": ["car"]})])], ["(keypointlabels)", "brush"]),
@@ -90,11 +90,11 @@ STUDIO: list[tuple[list[Any], list[str]]] = [
     ([task("a.jpg", [region("brushlabels", SHORT | {"rle": [1, 2]})])], ["of a.jpg", "correct or remove it"]),
     ([task("a.jpg", [region("brushlabels", SHORT | {"rle": [999]})])], ["is not Label Studio"]),
     ([task("text", [region()])], ["task 0 has no image in its data"]),
-    ([{"image": "a.jpg", "label": []}], ["is not Label Studio's format (it lacks 'data')"]),
+    ([{"image": "a.jpg", "label": []}], ["has no known format"]),
+    ([{"data": "a.jpg", "annotations": [1]}], ["is not Label Studio's format"]),
     ([{"image": "a.jpg", "annotation_id": 1}], ["is Label Studio's JSON-MIN; export it as JSON"]),
-    ([task("/d/1/a.jpg", [region()])] * 2, ["task 0 (image 0) and", "task 1 (image 0)"]),
+    ([task("/d/1/a.jpg", [region()])] * 2, ["task 0 (image) and", "task 1 (image)"]),
     ([task(PAIR, [region(to_name="image")])], ["task 0: region", "'image', but the task has after, before"]),
-    ([task(PAGES, [region(item_index=5)])], ["task 0: region", "'pages'"]),
     ([task("a.jpg", [region(value={"points": PERCENT, "polygonlabels": ["car", "bus"]})])], ["the labels car and bus"]),
     ([task("a.jpg", [OUTLINE, region("labels", {"labels": ["car"]}, id="b")])], ["task 0: region", "with a label"]),
     ([task("a.jpg", [OUTLINE, region("labels", {"labels": ["car", "bus"]})])], ["the labels car and bus"]),
@@ -106,7 +106,7 @@ FEATURES = [
     ([feature(kind="Point")], "feature 0 is a Point, not a polygon"),
     ([COLLECTION], "a GeometryCollection"),
     ({"type": "Feature", "geometry": None, "properties": None}, "feature 0 has no class of QuPath"),
-    ([{"type": "Feature"}], "is not GeoJSON's format (it lacks 'geometry')"),
+    ([{"geometry": None}], "is not GeoJSON's format (it lacks 'properties')"),
 ]
 LINES = [
     (f"{YOLO}0 0.5 0.5 0.1 0.1\n", "names: [a]", ["y.txt: line 2 is a box", "polygons"]),

@@ -30,17 +30,18 @@ class Format(NamedTuple):
 
     title: str
     suffixes: tuple[str, ...]
+    marks: set[str]  # its JSON, or the first entry of a list, has one of these keys
     read: Callable[..., Annotations]
     write: Callable[[Path, Iterable[Outlined], LabelSet], None]
 
 
 FORMATS = {
-    "coco": Format("COCO", (".json",), read_coco, write_coco),
-    "yolo": Format("YOLO", (), read_yolo, write_yolo),
-    "cvat": Format("CVAT", (".xml",), read_cvat, write_cvat),
-    "labelstudio": Format("Label Studio", (".json",), read_label_studio, write_label_studio),
-    "labelme": Format("labelme", (".json",), read_labelme, write_labelme),
-    "geojson": Format("GeoJSON", (".geojson", ".json"), read_geojson, write_geojson),
+    "coco": Format("COCO", (".json",), {"images", "categories"}, read_coco, write_coco),
+    "yolo": Format("YOLO", (), set(), read_yolo, write_yolo),
+    "cvat": Format("CVAT", (".xml",), set(), read_cvat, write_cvat),
+    "labelstudio": Format("Label Studio", (".json",), {"data", "annotation_id"}, read_label_studio, write_label_studio),
+    "labelme": Format("labelme", (".json",), {"shapes"}, read_labelme, write_labelme),
+    "geojson": Format("GeoJSON", (".geojson", ".json"), {"features", "geometry"}, read_geojson, write_geojson),
 }
 """Formats by name."""
 
@@ -81,15 +82,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _json_format(path: Path, content: Any) -> str:
     first = content[0] if isinstance(content, list) and content else content
-    keys = first if isinstance(first, dict) else {}
-    if keys.get("type") in ("FeatureCollection", "Feature"):
-        return "geojson"
-    if "data" in keys or (keys and first is not content):
-        return "labelstudio"
-    if "shapes" in keys:
-        return "labelme"
-    if keys.keys() & {"images", "annotations", "categories"}:
-        return "coco"
+    for name, form in FORMATS.items():
+        if isinstance(first, dict) and form.marks & first.keys():
+            return name
     raise CrispsegError(f"{path} has no known format of annotations; export it again, as docs/labelling.md shows")
 
 

@@ -27,16 +27,16 @@ from crispseg.labels import LabelSet
 def read_geojson(path: Path, content: Any) -> Annotations:
     """Read polygons and lines of the image with the name of the file; a `CrispsegError` is raised for other features.
 
-    A line has the width of its property "stroke-width", by default `STROKE`.
+    A line has the width of its property "stroke-width", by default `STROKE`. Each part of a feature is a shape.
     Features without QuPath's classification are refused, because they may be in map coordinates.
     """
     image = MarkedImage(path.stem, path, scope="geojson")
     for index, feature in enumerate(content if isinstance(content, list) else content.get("features", [content])):
-        image.shapes.append(_shape(f"{path}: feature {index}", feature))
+        image.shapes += _shapes(f"{path}: feature {index}", feature)
     return alphabetical([image])
 
 
-def _shape(name: str, feature: dict[str, Any]) -> Shape:
+def _shapes(name: str, feature: dict[str, Any]) -> list[Shape]:
     geometry, label = feature["geometry"] or {"type": "null"}, _label(feature)
     kind, parts = geometry["type"], geometry.get("coordinates", [])
     if not label or kind.removeprefix("Multi") not in ("Polygon", "LineString"):
@@ -44,11 +44,12 @@ def _shape(name: str, feature: dict[str, Any]) -> Shape:
         remedy = "draw polygons or lines with a class in QuPath; gdal_rasterize makes masks of polygons on a map"
         raise CrispsegError(f"{name} {lacks}; {remedy}")
     parts = parts if kind.startswith("Multi") else [parts]
-    if "Line" not in kind:
-        return Shape(name, label, partial(_draw, parts))
+    if kind.endswith("Polygon"):
+        return [Shape(name, label, partial(_draw, rings)) for rings in parts]
     thickness = (feature["properties"] or {}).get("stroke-width", STROKE)
-    outlines = [*map(_without_altitudes, parts)]
-    return Shape(name, label, partial(draw_outlines, "linestrip", outlines, thickness=thickness), line=True)
+    lines = [_without_altitudes(part) for part in parts]
+    draws = [partial(draw_outlines, "linestrip", [line], thickness=thickness) for line in lines]
+    return [Shape(name, label, draw, line=True) for draw in draws]
 
 
 def _label(feature: dict[str, Any]) -> str:
@@ -77,11 +78,8 @@ def _without_altitudes(ring: Sequence[Any]) -> list[Any]:
     return [position[:2] for position in ring]
 
 
-def _draw(parts: Sequence[Any], height: int, width: int) -> Spans:
-    """Return the pixels of polygons with holes."""
-    inside = []
-    for part in parts:
-        outer, *holes = map(_without_altitudes, part)
-        cut = [draw_outlines("polygon", holes, height, width)]
-        inside.append(covered([draw_outlines("polygon", [outer], height, width)], cut))
-    return covered(inside)
+def _draw(rings: Sequence[Any], height: int, width: int) -> Spans:
+    """Return the pixels of a polygon with holes."""
+    outer, *holes = [_without_altitudes(ring) for ring in rings]
+    cut = draw_outlines("polygon", holes, height, width)
+    return covered([draw_outlines("polygon", [outer], height, width)], [cut])

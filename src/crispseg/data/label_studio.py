@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -126,7 +126,6 @@ def brush_runs(mask: NDArray[np.bool_]) -> list[int]:
 def _marked(path: Path, task: str, data: dict[str, Any], result: list[dict[str, Any]]) -> list[MarkedImage]:
     """Return the images of a task; of several images, only those with shapes."""
     images = _images(path, task, data)
-    keys = {key for key, _ in images}
     regions = [region for region in result if "original_width" in region]  # others are about the whole task
     labels = defaultdict[Any, list[str]](list)  # of regions by their ids, from <Labels>
     for region in regions:
@@ -135,35 +134,28 @@ def _marked(path: Path, task: str, data: dict[str, Any], result: list[dict[str, 
         if region["type"] in NOT_SHAPES:
             continue
         name = f"{task}: region {index} ({region['type']})"
-        key = region.get("to_name") if len(keys) > 1 else min(keys)
-        image = images.get((key, region.get("item_index", 0)))
-        if image is None:
-            listed = ", ".join(sorted(keys))
+        key = region.get("to_name") if len(images) > 1 else min(images)
+        if key not in images:
+            listed = ", ".join(sorted(images))
             raise CrispsegError(f"{name} is on the image '{key}', but the task has {listed}; give both the same name")
+        image = images[key]
         image.size = (region["original_height"], region["original_width"])
         image.shapes.append(_shape(name, region, labels[region.get("id")]))
     return [image for image in images.values() if image.shapes or len(images) == 1]
 
 
-def _addresses(data: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
-    """Yield the key, the number in a list, and the text of each value of a task."""
+def _images(path: Path, task: str, data: dict[str, Any]) -> dict[str, MarkedImage]:
+    """Return the images of a task by their key, without file names of other images."""
+    addressed, named = dict[str, MarkedImage](), dict[str, MarkedImage]()
     for key, value in data.items():
-        for number, address in enumerate(value if isinstance(value, list) else [value]):
-            yield key, number, str(address)
-
-
-def _images(path: Path, task: str, data: dict[str, Any]) -> dict[Any, MarkedImage]:
-    """Return the images of a task by their key, and their number in a list, without file names of other images."""
-    addressed, named = dict[Any, MarkedImage](), dict[Any, MarkedImage]()
-    for key, number, address in _addresses(data):
+        address = str(value)
         local = address.partition("?d=")[2]
         image = PurePosixPath(unquote(local or address.partition("?")[0]))
         if image.suffix.lower() in SUFFIXES:
             place = str(image) if local else image.name
             also = re.sub(r"^[0-9a-f]{8}-", "", foreign_endings(place)[-1].name)  # without the prefix of uploads
-            entry = f"{task} ({key} {number})"
             kind = addressed if ADDRESS.match(address) else named
-            kind[key, number] = MarkedImage(place, path, also=also, entry=entry)
+            kind[key] = MarkedImage(place, path, also=also, entry=f"{task} ({key})")
     known = {image.also for image in addressed.values()}
     images = addressed | {key: image for key, image in named.items() if image.also not in known}
     if not images:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from itertools import zip_longest
-from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,6 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
     They are paths, PIL images, or values for `image_array` and `mask_array`. Returned are the folders of images and of
     masks. File names start with a number, followed by the name of a given path.
     """
-    counts = length_hint(images), length_hint(masks)  # 0 for generators
-    if counts[0] != counts[1] and all(counts):
-        raise CrispsegError(f"there are {counts[0]} images and {counts[1]} masks; give a mask for each image")
     digest, number = hashlib.sha256(), 0
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=writable_folder(folder)) as temporary:
         written = Path(temporary, "pairs")
