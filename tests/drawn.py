@@ -56,7 +56,7 @@ def drawn(train: int = 1, val: int = 1, test: int = 0, height: int = 64, width: 
             Image.fromarray(image).save(root / "images" / split / f"{split}_{index:04}.png")
             Image.fromarray(labels).save(root / "masks" / split / f"{split}_{index:04}.png")
     (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
-    return Folder(root=str(root), classes=str(root / "classes.txt"), copies="names")  # as a run records it
+    return Folder(root=str(root), classes=str(root / "classes.txt"), copies="names")
 
 
 def as_flags(data: Folder) -> list[str]:

@@ -90,7 +90,7 @@ def test_settings_are_those_of_the_command_line(trained: Run, folders: Path, tmp
     flags += ["--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,64]"]
     flags += ["--preset=paper", "--class_weights=null", "--model.pretrained=false"]
     flags += ["--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]", f"--out={tmp_path / 'run'}"]
-    assert main(["train", "--data=folder", "--data.copies=names", *flags, "--print_config"]) == 0
+    assert main(["train", "--data=folder", *flags, "--print_config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load((run.folder / "config.yaml").read_text())
 
 

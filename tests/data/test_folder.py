@@ -90,9 +90,9 @@ def test_split_by_share(ten: Path) -> None:
     with pytest.raises(CrispsegError, match=r"no split 'test'.*train, val"):
         folder(ten).dataset("test")
     make_pair(ten / "one", "a", ids(0, 1))
-    with pytest.raises(CrispsegError, match=r"'val' is empty: .* has 1 image with a mask, and data.val_ratio is 0.2;"):
+    with pytest.raises(CrispsegError, match=r"'val' is empty: .* has 1 image with a mask; .* data.val_ratio"):
         folder(ten / "one").dataset("val")
-    with pytest.raises(CrispsegError, match="exclude names all"):
+    with pytest.raises(CrispsegError, match=r"data\.exclude"):
         folder(ten / "one", exclude=["a"]).dataset("train")
 
 
@@ -118,7 +118,7 @@ def test_split_by_lists(ten: Path) -> None:
         folder(ten, val_list=val).dataset("val")
     val.write_text("\n".join([*(f"{index:02d}" for index in range(10)), "sub/11", "scan 4"]))
     assert len(names(folder(ten, val_list=val), "val")) == 12
-    with pytest.raises(CrispsegError, match=r"'train' is empty: .*val.txt leave no image with a mask for it"):
+    with pytest.raises(CrispsegError, match=r"'train' is empty: .* lists"):
         folder(ten, val_list=val).dataset("train")
 
 

@@ -132,7 +132,10 @@ class Folder(FolderSettings, DataSource):
         names = self.pairs_by_name if split == ALL else self.names[split]
         pairs = {name: self.pairs_by_name[name] for name in names if name not in self.excluded}
         if not pairs:
-            raise CrispsegError(f"'{split}' is empty: {self._why_empty}")
+            place, count = self.root or self.content.located.images, plural(len(self.pairs_by_name), "image")
+            reason = self.content.division.pairing.lonely or f"{place} has {count} with a mask"
+            remedy = "add images, or change lists and folders of splits, data.exclude or data.val_ratio"
+            raise CrispsegError(f"'{split}' is empty: {reason}; {remedy}")
         pooled = split == ALL or self.folds is not None
         return [pair._replace(name=name) if pooled else pair for name, pair in pairs.items()]
 
@@ -150,19 +153,6 @@ class Folder(FolderSettings, DataSource):
             if shared := sorted({*self.listed[split]} & {*self.listed[other]}):
                 images = f"share {plural(len(shared), 'image')}: {few(shared)}"
                 raise CrispsegError(f"{lists[split]} and {lists[other]} {images}; remove them from one of the lists")
-
-    @property
-    def _why_empty(self) -> str:
-        content = self.content
-        if self.pairs_by_name and self.excluded >= self.pairs_by_name.keys():
-            return "data.exclude names all images; name fewer"
-        places = [*content.lists.values(), *content.division.folders.values()]
-        if places:
-            reasons = content.division.pairing.lonely, f"{few(places)} leave no image with a mask for it; change them"
-            return "; ".join(filter(None, reasons))
-        place = self.root or content.located.images
-        ratio = f"data.val_ratio is {self.val_ratio:g}; add images, or give a share such as 0.2"
-        return f"{place} has {plural(len(self.pairs_by_name), 'image')} with a mask, and {ratio}"
 
     def dataset(self, split: str) -> FileDataset:
         """Return one split. Errors are those of `pairs` and `label_set`."""
@@ -206,7 +196,7 @@ class Folder(FolderSettings, DataSource):
     @cached_property
     def groups(self) -> dict[str, str]:
         """Representative of the group of each name in `drawn`; a group stays in one split."""
-        groups = self._related(self.copies)
+        groups = self._related
         if len(groups) < 2 or len({*groups.values()}) > 1:
             return groups
         if self.group:
@@ -214,14 +204,15 @@ class Folder(FolderSettings, DataSource):
             raise CrispsegError(f"is {some}; give a finer group, or choose images with data.val_list", "data.group")
         return {name: name for name in groups}  # all images are copies of one
 
-    def _related(self, copies: str) -> dict[str, str]:
+    @property
+    def _related(self) -> dict[str, str]:
         """Return the representative of each name in `drawn`, by groups and copies."""
         names, places = self.drawn, self._drawn_places
         keys: list[Mapping[str, object]] = [self.named_groups]
-        if copies != "none":
+        if self.copies != "none":
             repeated = len({*places.values()}) < len(names)  # names repeat in the folders of the splits
             keys.append({name: original(PurePosixPath(name) if repeated else places[name]) for name in names})
-        if copies == "pixels":
+        if self.copies == "pixels":
             files = {name: self.pairs_by_name[name].image for name in names}
             facts, _ = read_facts("image", read_image_facts, files.values())
             images = {name: facts[file] for name, file in files.items() if file in facts}
@@ -342,8 +333,6 @@ class Folder(FolderSettings, DataSource):
         Errors are those of `label_set` and `dataset`.
         """
         lookup, inferred = self.meaning.lookup, dict[str, Any]()
-        if self.copies == "pixels" and len({*self._related("names").values()}) == len({*self.groups.values()}):
-            inferred["copies"] = "names"  # so that files are compared once
         if isinstance(lookup, ColorLookup):
             inferred |= {"palette": self.palette or [*lookup.palette], "palette_tolerance": lookup.tolerance}
         elif isinstance(lookup, IdLookup):
