@@ -263,8 +263,6 @@ ODD = {
     "no dimension": (np.zeros((), np.uint8), "is not an image"),
     "one dimension": (np.zeros(60, np.uint8), "is not an image"),
     "four dimensions": (np.zeros((2, 3, 4, 5), np.uint8), "is not an image"),
-    "sparse": (ZEROS.to_sparse(), "torch.sparse_coo tensor of torch.float32"),
-    "meta": (ZEROS.to("meta"), "on meta is not an image"),
     "complex": (ZEROS.to(torch.complex64).conj(), "complex64"),
     "many pixels": (np.broadcast_to(np.float32(0), (100_000, 100_000, 3)), "more than 134,217,728 pixels"),
     "many channels": (np.broadcast_to(np.float32(0), (9, 9, 10**12)), "is not an image"),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from crispseg.errors import CrispsegError
-from crispseg.io.images import SUFFIXES, SYSTEM_FOLDERS
-
-RUN = frozenset({"config.yaml", "checkpoints"})
-"""Names in the folder of a training run, whose pictures are no data."""
+from crispseg.io.files import files_below
+from crispseg.io.images import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Tree:
         root = Path(root)
         if not root.is_dir():
             raise CrispsegError(f"{root} is missing or not a folder; give a folder of data")
-        return cls(root, tuple(sorted(_walk(root, PurePosixPath(), frozenset()))))
+        return cls(root, tuple(sorted(PurePosixPath(path.relative_to(root)) for path in files_below(root))))
 
     @cached_property
     def images(self) -> tuple[PurePosixPath, ...]:
@@ -60,28 +57,3 @@ class Tree:
         """Return the tree of a sub-folder, without another walk."""
         inside = (path.relative_to(folder) for path in self.files if path.is_relative_to(folder))
         return Tree(self.root / folder, tuple(inside))
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        return list(os.scandir(folder))
-    except OSError as error:
-        remedy = "check its permissions, or move it"
-        raise CrispsegError(f"{folder} cannot be read ({error.strerror}); {remedy}") from None
-
-
-def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[PurePosixPath]:
-    """Yield files; `above` are the real paths of the folders above, since a link may lead back to them."""
-    real = os.path.realpath(root / folder)
-    if real in above:
-        return
-    entries = _entries(root / folder)
-    if folder.parts and {entry.name for entry in entries} >= RUN:
-        return
-    for entry in entries:
-        if entry.name[0] == "." or entry.name in SYSTEM_FOLDERS:
-            continue
-        if entry.is_dir():
-            yield from _walk(root, folder / entry.name, above | {real})
-        elif entry.is_file() or not Path(entry.path).exists():  # readers report a broken link
-            yield folder / entry.name

@@ -59,18 +59,13 @@ def plain_array(values: Values, masked: int) -> NDArray[Any]:
     """Return values as a plain array in native byte order, channels last.
 
     Masked values of NumPy's masked arrays become `masked`. No other function handles subclasses of arrays. More than
-    `MAX_PIXELS` raise a CrispsegError, and so do tensors that NumPy cannot represent.
+    `MAX_PIXELS` raise a CrispsegError.
     """
     if math.prod(values.shape[-2:] if isinstance(values, Tensor) else values.shape[:2]) > MAX_PIXELS:
         raise CrispsegError(f"an array of shape {tuple(values.shape)} has more than {MAX_PIXELS:,} pixels; {CUT}")
     if isinstance(values, Tensor):
-        try:
-            numbers = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
-            values = (numbers.permute(1, 2, 0) if numbers.ndim == 3 else numbers).numpy(force=True)
-        except (RuntimeError, TypeError):  # sparse, meta or quantized
-            tensor: Any = values
-            kind = f"a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}"
-            raise CrispsegError(f"{kind} is not an image; give {FORMS}") from None
+        numbers = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
+        values = (numbers.permute(1, 2, 0) if numbers.ndim == 3 else numbers).numpy(force=True)
     if isinstance(values, np.ma.MaskedArray):
         dtype = np.promote_types(values.dtype, np.uint8) if masked else values.dtype  # booleans and int8 have no 255
         values = np.ma.filled(values.astype(dtype), masked)

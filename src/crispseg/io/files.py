@@ -25,6 +25,10 @@ from crispseg.errors import CrispsegError, CrispsegWarning
 LITTER = ".crispseg-"  # prefix of the names of temporary files and folders
 LOCK = ".crispseg.lock"
 
+RUN = frozenset({"config.yaml", "checkpoints"})
+"""Names in the folder of a training run, whose pictures are no data."""
+SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
+
 MAX_FOLDERS = 64  # innermost folders by which a path of another system is searched for
 
 
@@ -62,6 +66,27 @@ def foreign_endings(path: str) -> list[Path]:
     parts = [part for part in re.split(r"[/\\]", unquote(path)) if part not in ("", ".")]
     parts = parts[-MAX_FOLDERS:]  # time would be quadratic
     return [Path(*parts[start:]) for start in range(max(1, len(parts)))]
+
+
+def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield the files in a folder and its sub-folders. Links are followed; hidden ones and runs in it are left out.
+
+    `above` are the real paths of the folders above, since a link may lead back to them.
+    """
+    real = os.path.realpath(folder)
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise CrispsegError(f"{folder} cannot be read ({error.strerror}); check its permissions, or move it") from None
+    if real in above or (above and RUN.issubset(entry.name for entry in entries)):
+        return
+    for entry in entries:
+        if entry.name[0] == "." or entry.name in SYSTEM_FOLDERS:
+            continue
+        if entry.is_dir():
+            yield from files_below(folder / entry.name, above | {real})
+        elif entry.is_file() or not Path(entry.path).exists():  # readers report a broken link
+            yield folder / entry.name
 
 
 def digest(*files: Path) -> str:

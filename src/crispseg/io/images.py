@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence, Set
 from importlib.util import find_spec
 from io import BytesIO
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from crispseg.errors import CrispsegError
-from crispseg.io.files import atomic_path, writable_file
+from crispseg.io.files import atomic_path, files_below, writable_file
 from crispseg.io.opening import HEIC_SUFFIXES, opened
 from crispseg.io.stages import stage
 from crispseg.io.value_range import ValueRange
@@ -44,8 +43,6 @@ IMAGE_FOLDERS = (  # common names of image folders, in lower case
     *("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages"),
     *("rgb", "raw", "photo", "pictures", "inputs", "input", "frames"),
 )
-
-SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 
 
 def image_channels(in_chans: int) -> int:
@@ -175,27 +172,12 @@ def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.u
     return ids
 
 
-def _raise(error: OSError) -> None:
-    raise CrispsegError(f"{error.filename} cannot be read ({error.strerror}); check its permissions, or move it")
-
-
 def find_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[Path]:
-    """Return all images in a folder and its sub-folders by suffix, sorted; links count, hidden ones do not."""
+    """Return all images in a folder and its sub-folders by suffix, sorted; see `files_below`."""
     if not Path(folder).is_dir():
         fault = "not a folder" if Path(folder).exists() else "missing"
         raise CrispsegError(f"{folder} is {fault}; give a folder of images")
-    images: list[Path] = []
-    visited = set()
-    for path, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        real = os.path.realpath(path)
-        if real in visited:  # a link to a folder above it
-            folders.clear()
-            continue
-        visited.add(real)
-        visible = [name for name in folders if name[0] != "." and name not in SYSTEM_FOLDERS]
-        folders[:] = sorted(visible, key=lambda name: (Path(path, name).is_symlink(), name))
-        images += [Path(path, name) for name in files if Path(name).suffix.lower() in suffixes and name[0] != "."]
-    return sorted(images)
+    return sorted(path for path in files_below(Path(folder)) if path.suffix.lower() in suffixes)
 
 
 def side_factor(size: Sequence[int], longer_side: int | None, shorter_side: int | None) -> float:

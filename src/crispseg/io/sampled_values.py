@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonpath
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +39,4 @@ def assumed_range(images: Sequence[Path], channels: int) -> Limits | None:
     values = sampled_values(some_of(images), channels, least_bits=16)  # files that declare fewer bits need no range
     if not values:
         return None
-    places = [image.absolute() for image in images]
-    drives = {place.drive for place in places}  # paths on several have nothing in common
-    return bit_depth_range(values, commonpath(places) if len(drives) == 1 else places[0])
+    return bit_depth_range(values, images[0].parent)
