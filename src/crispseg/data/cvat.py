@@ -62,14 +62,11 @@ def _shape(image: str, element: ElementTree.Element) -> Shape:
     kind, attributes = element.tag, element.attrib
     name = f"{image}: {kind} '{attributes['label']}'"
     if kind == "polygon":
-        points = [[float(value) for value in point.split(",")] for point in attributes["points"].split(";")]
+        points = [point.split(",") for point in attributes["points"].split(";")]
         draw = partial(draw_outlines, kind, [points])
     elif kind == "box" and not float(attributes.get("rotation", 0)):
-        box = [
-            (float(attributes["xtl"]), float(attributes["ytl"])),
-            (float(attributes["xbr"]), float(attributes["ybr"])),
-        ]
-        draw = partial(draw_outlines, "rectangle", [box])
+        corners = [[attributes["xtl"], attributes["ytl"]], [attributes["xbr"], attributes["ybr"]]]
+        draw = partial(draw_outlines, "rectangle", [corners])
     elif kind == "mask":
         runs = [int(count) for count in attributes["rle"].split(",")]
         left, top, width, height = (int(attributes[key]) for key in ("left", "top", "width", "height"))

@@ -132,10 +132,6 @@ def _write(
 ) -> list[str]:
     """Write lists of splits, images and masks; return the shapes without pixels."""
     outside = IGNORE if background is None else ids[background]
-    for shape in chain(*(task.shapes for task in tasks)):
-        if shape.label not in ids:
-            remedy = "give a background, add it to classes, or ignore it"
-            raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}")
     for split, names in splits.items():
         write_list(folder / f"{split}.txt", names)
 
@@ -171,8 +167,10 @@ def _read(source: Path, format: str | None, images: Path | None) -> list[Annotat
 
 def _annotation_files(folder: Path, formats: Sequence[str]) -> list[Path]:
     """Return the files of a folder that may be annotations, and folders of YOLO."""
+    if not folder.is_dir():
+        return []
     suffixes = set[str]().union(*(FORMATS[format].suffixes for format in formats))
-    files = find_images(folder, suffixes) if folder.is_dir() else []
+    files = find_images(folder, suffixes)
     files = [file for file in files if file.name != LABEL_STUDIO_NOTES and is_cvat_or_json(file)]
     if "yolo" in formats:
         top = folder.absolute()
@@ -194,6 +192,9 @@ def _paint(task: Task, ids: Mapping[str, int], outside: int) -> tuple[NDArray[np
             sizes = f"{part.source} lists {part.image} as {part.size}, but {task.file} is {size} (height, width)"
             raise CrispsegError(f"{sizes}; annotate the image as it is")
         for shape in part.shapes:
+            if shape.label not in ids:
+                remedy = "give a background, add it to classes, or ignore it"
+                raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}")
             try:
                 drawn.append((shape, shape.draw(*size)))
             except Exception as error:  # on broken data Pillow's decoders raise almost anything
@@ -260,7 +261,7 @@ class ImageFiles:
         """Return the images in a folder by their names, with and without suffix."""
         if folder not in self.names:
             names = self.names[folder] = defaultdict(list)
-            for path in find_images(folder) if folder.is_dir() else []:
+            for path in find_images(folder):
                 names[path.name].append(path)
                 names[path.stem].append(path)
         return self.names[folder]

@@ -81,7 +81,7 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
-        self.images = [image for image, number in enumerate(times) for _ in range(number)]
+        self.images = np.repeat(np.arange(len(times)), times).tolist()
         self.keep = keep
         self._kept: dict[int, Sample] = {}
         seconds = torch.zeros(2, dtype=torch.float64, device="cpu")  # of reading and augmenting

@@ -102,7 +102,7 @@ def settings_of(root: Path) -> dict[str, Any]:
     return {"name": Folder.name, "root": str(root)}
 
 
-OWN = ("images", "masks", "instances")  # settings that imply custom data unless the named data have them too
+OWN_FILES = ("images", "masks", "instances")  # settings that imply custom data unless the named data have them too
 
 
 def data_source(name: str) -> type[DataSource]:
@@ -129,5 +129,5 @@ def build_data(settings: Mapping[str, Any]) -> DataSource:
 
 
 def own_data_meant(keys: Iterable[str], name: str | None) -> bool:
-    """Return whether keys imply custom data, because the named data lack one of them that is in `OWN`."""
-    return bool({*OWN} & {*keys} - (fields_of(data_source(str(name))).keys() if name else set()))
+    """Return whether keys imply custom data, because the named data lack one of them that is in `OWN_FILES`."""
+    return bool({*OWN_FILES} & {*keys} - (fields_of(data_source(str(name))).keys() if name else set()))

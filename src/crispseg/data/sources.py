@@ -100,7 +100,8 @@ class PublicSource(Settings, DataSource):
 
     def all_classes(self) -> LabelSet:
         """Return the classes before any are merged or dropped. Errors are those of `label_set`."""
-        return LabelSet(tuple(label.name for label in self.official()), tuple(label.color for label in self.official()))
+        _, names, colors = zip(*self.official(), strict=True)
+        return LabelSet(names, colors)
 
     def official_lookup(self) -> MaskLookup:
         """Return the lookup from mask values or colours to ids of all classes. Errors are those of `label_set`."""
@@ -123,8 +124,10 @@ class PublicSource(Settings, DataSource):
         if split not in (splits := self.splits()):
             raise CrispsegError(f"{self.name} has no split '{split}' with public masks{did_you_mean(split, splits)}")
         parts = ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
+        pairs: list[Pair] = []
         try:
-            pairs = [pair for part in parts for pair in self.files(part)]
+            for part in parts:
+                pairs += self.files(part)
         except CrispsegError as error:
             raise CrispsegError(f"{error}; {self.entry.hint}") from None
         return FileDataset(pairs, self.label_set(), self.lookup())

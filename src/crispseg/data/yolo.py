@@ -7,7 +7,7 @@ Format: https://docs.ultralytics.com/datasets/segment. (0, 0) is the top left co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -25,14 +25,14 @@ from crispseg.io.files import foreign_endings, user_path
 from crispseg.io.images import IMAGE_FOLDERS, find_images
 from crispseg.labels import LabelSet
 
-DATA = "data.yaml"
-NAME_FILES = (DATA, "data.yml", "labels/classes.txt", "classes.txt")  # the first of these has the class names
+DATA_YAML = "data.yaml"
+NAME_FILES = (DATA_YAML, "data.yml", "labels/classes.txt", "classes.txt")  # the first of these has the class names
 
 
-def yolo_files(folder: Path) -> Iterator[Path]:
-    """Return the text files of a folder, and of three levels below it, that are in or below a folder "labels"."""
-    files = (path for level in range(4) for path in folder.absolute().glob(f"{'*/' * level}[!.]*.txt"))
-    return (path for path in files if "labels" in path.parts[-4:-1] and path.name != "classes.txt")
+def yolo_files(folder: Path) -> list[Path]:
+    """Return the text files in a folder that are at most three levels below a folder "labels"."""
+    files = find_images(folder.absolute(), {".txt"})
+    return [path for path in files if "labels" in path.parts[-4:-1] and path.name != "classes.txt"]
 
 
 def yolo_root(file: Path) -> tuple[Path, Path] | None:
@@ -49,7 +49,7 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
     """
     files = set(yolo_files(folder))
     if (root := yolo_root(min(files))) is None:
-        raise CrispsegError(f"{folder} has no {DATA} with class names; write one: 'names: [a, b]'")
+        raise CrispsegError(f"{folder} has no {DATA_YAML} with class names; write one: 'names: [a, b]'")
     top, listing = root
     tree = read_yaml(listing) if listing.suffix != ".txt" else {"names": [*listed_names(listing, read_lines(listing))]}
     names, places = _class_names(listing, tree.get("names")), _split_places(listing, top, tree)
@@ -95,11 +95,13 @@ def write_yolo(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
     names = classes.foreground
     for image in images:
         size = image.labels.shape[::-1]
-        shares = [(names.index(name), (np.array(ring) / size).ravel()) for name, ring in image.polygons()]
-        lines = [" ".join([str(index), *(f"{value:.7g}" for value in values)]) + "\n" for index, values in shares]
+        lines = []
+        for name, ring in image.polygons():
+            shares = (np.array(ring) / size).ravel()
+            lines.append(" ".join([str(names.index(name)), *(f"{share:.7g}" for share in shares)]) + "\n")
         image.path(folder / "labels", ".txt").write_text("".join(lines), encoding="utf-8")
     text = yaml.safe_dump({"names": dict(enumerate(names))}, allow_unicode=True)
-    (folder / DATA).write_text(text, encoding="utf-8")
+    (folder / DATA_YAML).write_text(text, encoding="utf-8")
 
 
 def _class_names(file: Path, names: Any) -> dict[int, str]:
@@ -142,6 +144,6 @@ def _shape(line: str, words: list[str], names: Mapping[int, str]) -> Shape:
         raise CrispsegError(f"{line} is not a polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
     if number not in names:
         raise CrispsegError(
-            f"{line} has class {number}, which has no name in {DATA} or classes.txt; add it to the names"
+            f"{line} has class {number}, which has no name in {DATA_YAML} or classes.txt; add it to the names"
         )
     return Shape(line, names[number], partial(draw_shares, "polygon", points, 1))
