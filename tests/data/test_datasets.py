@@ -143,8 +143,13 @@ COLORS, AUG = {"masks": "colors"}, {"train_on": "aug"}
 BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
     ("cityscapes", {}, remove("gtFine"), ["gtFine/train is missing", "cityscapes-dataset.com"]),
     ("cityscapes", {}, remove("leftImg8bit/train/ulm", "leftImg8bit/train/aachen"), ["train contains no files *_left"]),
-    ("cityscapes", {}, remove("gtFine/train/ulm"), ["1 of 2 images in", "have no mask in", "ulm/ulm_000001_000019"]),
-    ("cityscapes", {}, remove("leftImg8bit/train/ulm"), ["1 of 2 masks in", "have no image in", "ulm/ulm_000001"]),
+    (
+        "cityscapes",
+        {},
+        remove("gtFine/train/ulm"),
+        ["1 images are missing in", "or their masks in", "ulm/ulm_000001_000019"],
+    ),
+    ("cityscapes", {}, remove("leftImg8bit/train/ulm"), ["1 images are missing in", "ulm/ulm_000001"]),
     ("pascal_context", {}, write(CONTEXT, "\n"), ["train.txt is empty"]),
     ("mapillary", {}, remove("config.json"), ["config.json is not a list of Mapillary's labels", "mapillary.com"]),
     ("mapillary", {}, write("config.json", "{"), ["config.json is not a list of Mapillary's labels", "restore"]),

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from crispseg.errors import few
 from crispseg.folders.division import Division, divide
-from crispseg.folders.layouts import LAYOUTS, Located, locate, located_at, recognise, unused_images
+from crispseg.folders.layouts import Located, located_at, recognise, unused_images
 from crispseg.folders.splits import SPLITS, chosen_names
 from crispseg.folders.survey import Pair
 from crispseg.folders.tree import Tree
@@ -62,8 +62,7 @@ def located_in(tree: Tree, images: Place, masks: Place) -> Located:
     if images is None and masks is None:
         return recognise(tree)
     if images is None or masks is None:
-        fitting = (locate(tree, layout) for layout in LAYOUTS)
-        usual = next(filter(None, fitting), None) or recognise(tree)
+        usual = recognise(tree)
         images, masks = images or usual.images, masks or usual.masks
     return located_at(Path(images), Path(masks))
 

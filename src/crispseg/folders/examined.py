@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 from crispseg.errors import CrispsegError, Question
 from crispseg.folders.facts import MaskFacts
@@ -89,6 +90,9 @@ class Examined:
         return [report_of(split, self.meaning, masks[split]) for split in self.sizes if split in masks]
 
 
-def if_clear(check: Callable[[Examined], Finding | None]) -> Callable[[Examined], Finding | None]:
+Check: TypeAlias = Callable[[Examined], Finding | None]
+
+
+def if_clear(check: Check) -> Check:
     """Return a check that is left out if the meaning of the masks is unclear."""
     return lambda data: check(data) if data.meaning else None

@@ -215,17 +215,14 @@ def pair_files(
     """
     image_of, mask_of = _with_ending(images, image_ending), _with_ending(masks, mask_ending)
     pairs = {name: Pair(name, image_of[name], mask_of[name]) for name in image_of if name in mask_of}
-    if listing is not None:
+    if listing is None:
+        names, missing = [*pairs], sorted(image_of.keys() ^ mask_of.keys())
+    else:
         names, missing = chosen_names(listing, [*pairs], ())
-        if missing:
-            lost = f"images in {listing} are missing in {images}, or their masks in {masks}: {few(missing)}"
-            raise CrispsegError(f"{len(missing)} {lost}")
-        return [pairs[name] for name in names]
-    no_mask = {file: name for name, file in image_of.items() if name not in mask_of}
-    no_image = {file: name for name, file in mask_of.items() if name not in image_of}
-    if lonely := Pairing(images, masks, pairs, {NO_MASK: no_mask, NO_IMAGE: no_image}).lonely:
-        raise CrispsegError(lonely)
-    return [*pairs.values()]
+    if missing:
+        lost = f"images are missing in {images}, or their masks in {masks}"
+        raise CrispsegError(f"{len(missing)} {lost}: {few(missing)}; unpack the data again")
+    return [pairs[name] for name in names]
 
 
 def _with_ending(folder: Path, ending: str) -> dict[str, Path]:

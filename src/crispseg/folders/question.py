@@ -50,7 +50,6 @@ def question_about(declared: Declared, masks: Masks, place: Path, instances: Pat
     choices = color_choices(masks) if by_color else value_choices(masks, declared, instances)
     title = f"{place}: the meaning of the mask values is unclear"
     if declared.count is not None:
-        choices = {text: chosen for text, chosen in choices.items() if fits_count(chosen, declared.count)}
         title += f" for {declared.count} classes"
     if palettes_differ(masks):
         title += "; palettes differ from file to file"
@@ -132,10 +131,3 @@ def color_choices(masks: Masks) -> Choices:
     if len(pixels) <= MOST_CHOSEN:
         choices["if each colour is a class"] = {"data.palette": [*pixels]}
     return choices
-
-
-def fits_count(settings: Mapping[str, object], count: int) -> bool:
-    """Return whether settings agree with a declared number of classes."""
-    palette = settings.get("data.palette")
-    declared = len(palette) if isinstance(palette, list) else settings.get("data.num_classes", count)
-    return declared == count

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Iterable
 
 from crispseg.folders.checks import classes, files, splits, values
-from crispseg.folders.examined import Examined
+from crispseg.folders.examined import Check, Examined
 from crispseg.folders.finding import FINDING_KINDS, Finding
-
-Check: TypeAlias = Callable[[Examined], Finding | None]
 
 ALL_CHECKS: list[Check] = [*files.FILE_CHECKS, *values.VALUE_CHECKS, *classes.CLASS_CHECKS, *splits.SPLIT_CHECKS]
 

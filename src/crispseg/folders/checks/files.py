@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from crispseg.folders.examined import Examined
+from crispseg.folders.examined import Check, Examined
 from crispseg.folders.finding import Finding, Severity, finding_of
 from crispseg.folders.mask_values import MOSTLY
 from crispseg.folders.pairs import NO_MASK
@@ -14,15 +14,15 @@ from crispseg.folders.pairs import NO_MASK
 UNPAIRED = NO_MASK, "mask-without-image", "ambiguous-names", "listed-file-missing"
 
 
-def unpaired(code: str) -> Callable[[Examined], Finding | None]:
-    """Return the check of files that are in no split, for one reason."""
-    return lambda data: finding_of(code, data.unpaired.get(code, ()))
+def unpaired(code: str, data: Examined, severity: Severity | None = None) -> Finding | None:
+    """Files that are in no split, for one reason."""
+    return finding_of(code, data.unpaired.get(code, ()), severity)
 
 
 def image_without_mask(data: Examined) -> Finding | None:
     """Images without a mask; where others have strokes only, these are still to be labelled."""
     in_work = any(report.void > MOSTLY for report in data.reports)
-    return finding_of(NO_MASK, data.unpaired.get(NO_MASK, ()), Severity.INFORMATION if in_work else None)
+    return unpaired(NO_MASK, data, Severity.INFORMATION if in_work else None)
 
 
 def split_unavailable(data: Examined) -> Finding | None:
@@ -76,9 +76,9 @@ def transparent_pixels(data: Examined) -> Finding | None:
     return finding_of("transparent-pixels", (mask.file for mask in masks))
 
 
-FILE_CHECKS = [
+FILE_CHECKS: list[Check] = [
     image_without_mask,
-    *(unpaired(code) for code in UNPAIRED[1:]),
+    *(partial(unpaired, code) for code in UNPAIRED[1:]),
     split_unavailable,
     unusable_file,
     sizes_differ,
