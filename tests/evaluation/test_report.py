@@ -10,7 +10,7 @@ from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.report import Example, examples, report_page, verdict
-from crispseg.evaluation.scores import Counts, Scores, SegmentationScores
+from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.protocols import WHOLE
 from crispseg.io.images import colorize
@@ -73,19 +73,14 @@ def test_page_shows_what_was_measured(model: SegmentationModel, val: Segmentatio
 @pytest.mark.parametrize(
     ("confusion", "sentence"),
     [
-        ([[90, 0, 0], [46, 20, 34], [0, 0, 50]], "b has the lowest IoU, 20.0: it is taken for a (46 %) and c (34 %)."),
-        ([[90, 10, 0], [0, 2, 0], [0, 0, 50]], "b has the lowest IoU, 16.7: what is predicted as b is also a (83 %)."),
+        ([[90, 0, 0], [46, 20, 34], [0, 0, 50]], "b has the lowest IoU, 20.0: it is taken for a (46 %)."),
+        ([[90, 10, 0], [0, 2, 0], [0, 0, 50]], "b has the lowest IoU, 16.7."),
         ([[90, 0, 0], [0, 70, 1], [0, 1, 50]], "c has the lowest IoU, 96.2."),
         ([[0, 0, 0], [0, 0, 0], [0, 0, 0]], ""),
     ],
 )
 def test_the_verdict_names_the_weakest_class(confusion: list[list[int]], sentence: str) -> None:
     assert verdict(Scores(np.array(confusion)), "abc") == sentence
-
-
-def test_the_verdict_says_if_images_are_few() -> None:
-    counts = Counts(*np.array([[[9, 1], [9, 0]], [[9, 3], [9, 0]], [[11, 1], [9, 0]]]))
-    assert "one image" in verdict(Scores(np.array([[18, 0], [2, 1]]), counts, np.arange(2)), "ab")
 
 
 def test_names_cannot_become_html() -> None:

@@ -25,7 +25,6 @@ from crispseg.visualization import pages
 from crispseg.visualization.pictures import drawn, error_legend, error_map, for_display
 
 CONFUSED = 5  # percent of the pixels of a class from which a confusion is named
-FEW_OF_A_CLASS = {1: "It occurs in one image, which is too little", 2: "It occurs in two images, which are too few"}
 EXAMPLES = 4  # number of images in each group of a page
 
 ABOUT = (
@@ -125,27 +124,17 @@ def report_page(
 
 
 def verdict(scores: Scores, names: Sequence[str]) -> str:
-    """Return a sentence about the class with the lowest IoU, and the classes that it is confused with."""
+    """Return a sentence about the class with the lowest IoU, and the class that it is confused with."""
     if np.isnan(scores.iou).all():
         return ""
     worst = int(np.nanargmin(scores.iou))
     sentence = f"{names[worst]} has the lowest IoU, {percent(scores.iou[worst])}"
-    taken_for = _largest(scores.confusion[worst], worst, names)
-    mistaken = _largest(scores.confusion[:, worst], worst, names)
-    if taken_for:
-        sentence += f": it is taken for {taken_for}"
-    elif mistaken:
-        sentence += f": what is predicted as {names[worst]} is also {mistaken}"
-    count = int((scores.images.truth[:, worst] > 0).sum())
-    return f"{sentence}. {FEW_OF_A_CLASS[count]} to say more." if count in FEW_OF_A_CLASS else f"{sentence}."
-
-
-def _largest(pixels: NDArray[np.int64], own: int, names: Sequence[str]) -> str:
-    """Return the largest shares of other classes than `own` in the pixels of each class, at most two."""
-    shares = 100 * pixels / max(pixels.sum(), 1)
-    shares[own] = 0
-    largest = [index for index in np.argsort(-shares)[:2] if shares[index] >= CONFUSED]
-    return " and ".join(f"{names[index]} ({shares[index]:.0f} %)" for index in largest)
+    shares = 100 * scores.confusion[worst] / max(scores.truth[worst], 1)
+    shares[worst] = 0
+    other = int(shares.argmax())
+    if shares[other] >= CONFUSED:
+        sentence += f": it is taken for {names[other]} ({shares[other]:.0f} %)"
+    return f"{sentence}."
 
 
 def comparison_page(title: str, conditions: str, comparison: ModelComparison, groups: Groups = ((), ())) -> str:
