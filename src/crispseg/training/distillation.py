@@ -77,7 +77,7 @@ def open_teacher(source: str | None, info: ModelInfo) -> Teacher:
 
     def logits(images: Tensor) -> Tensor:
         batch = normalize(255 * images).contiguous(memory_format=torch.channels_last)
-        parts = batch.split(1) if isinstance(model, ExportedModel) else [batch]  # files may accept one image only
-        return torch.cat([model.to(images.device)(part) for part in parts])
+        result: Tensor = model.to(images.device)(batch)
+        return result
 
     return logits
