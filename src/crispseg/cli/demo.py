@@ -19,7 +19,7 @@ from crispseg.evaluation.recorded import recorded_data
 from crispseg.export.browser import write_browser_page
 from crispseg.inference.device import FloatPrecision, usable_device
 from crispseg.inference.image_files import named_images
-from crispseg.inference.runtime import ExportedModel, open_model
+from crispseg.inference.runtime import ExportedModel, check_logits, open_model
 from crispseg.inspection.demo import serve
 from crispseg.io.files import regular_file
 from crispseg.io.images import read_image
@@ -79,10 +79,10 @@ class RunDemo(WithDevice):
         device = usable_device(self.device)
         images = val_images(runs[0]) if self.images is None else [*map(regular_file, named_images(self.images))]
         models = {name: open_model(run) for name, run in zip(short_names(runs), runs, strict=True)}
-        for model in models.values():
+        for name, model in models.items():
             if isinstance(model, ExportedModel):
                 model.check_use(device, self.precision, whole=True)
-                model.check_logits()
+            check_logits(model, name)
             model.to(device).eval()
         with (
             tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True) as temporary,

@@ -27,7 +27,6 @@ from crispseg.inference.objects import NUMBERED, REACH, object_rules
 from crispseg.inference.runtime import AnyModel, Backend, open_model
 from crispseg.io.host import host_state_restored
 from crispseg.io.progress import print_lines, progress
-from crispseg.models import SegmentationModel
 
 
 @host_state_restored()
@@ -166,7 +165,7 @@ def score_run(
     model = open_model(run, backend)
     (dataset,) = checked_splits([model], data, split)
     warn_of_leaks(run, data, split)
-    if isinstance(model, SegmentationModel) or not model.labels_only:
+    if not model.labels_only:
         options["reliability"] = Reliability()
     scored = score_model(model, dataset, boundary=boundary, boundary_iou=boundary is not False, **options)
     return model, dataset, scored

@@ -109,16 +109,16 @@ def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tup
     from the whole image at native size. They are None for models without refinement.
     """
     if protocol == WHOLE and min(images.shape[-2:]) >= MIN_SIDE:
-        if not isinstance(model, SegmentationModel) or model.refiner is None:
+        if model.refiner is None:
             return model.logits(images).float(), None
+        assert isinstance(model, SegmentationModel)
         decoded = model.features(images)
         return model.classified(decoded.feature).float(), model.refined_by(images, decoded)
 
     def logits_of(crops: Tensor) -> Tensor:
         return model.resized(model.logits(crops).float(), crops.shape[-2:])
 
-    # An exported file has no refiner, since it refines internally.
-    offsets = model.offsets(images) if isinstance(model, SegmentationModel) else None
+    offsets = model.offsets(images)
     return average_views(partial(on_padded, logits_of), images, protocol), offsets
 
 

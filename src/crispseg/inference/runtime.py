@@ -123,16 +123,14 @@ class ExportedModel(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits of a file that has them, at the images' size."""
-        self.check_logits()
+        check_logits(self, self.path)
         return self.forward(images)
 
     def novelty_of(self, images: Tensor) -> None:
         """Return None, since files have no features."""
 
-    def check_logits(self) -> None:
-        """Raise a CrispsegError if the file has no logits."""
-        if self.labels_only:
-            raise CrispsegError(f"{self.path} has labels but no logits; export it with output logits")
+    def offsets(self, images: Tensor) -> None:
+        """Return None, because the file refines internally."""
 
     def outputs(self, images: Tensor) -> Outputs:
         """Return only the logits."""
@@ -163,6 +161,12 @@ def pixels_of(images: Tensor, info: ModelInfo) -> Tensor:
 
 
 AnyModel: TypeAlias = SegmentationModel | ExportedModel
+
+
+def check_logits(model: AnyModel, source: str | Path) -> None:
+    """Raise a CrispsegError if a model computes labels instead of logits."""
+    if model.labels_only:
+        raise CrispsegError(f"{source} has labels but no logits; export it with output logits")
 
 
 def is_exported(source: str | Path) -> bool:

@@ -90,9 +90,8 @@ class Segmenter:
         self.protocol, self.value_range = named_protocol(protocol), value_range or model.info.value_range
         self.precision, self.tile, self.backend, self.compile = precision, tile, backend, compile
         self._chosen_device = device  # None on another machine may mean another one
-        is_file = isinstance(model, ExportedModel)
-        self.labels_only = is_file and model.labels_only
-        self.device = usable_device("cpu" if is_file and device is None else device)
+        self.labels_only = model.labels_only
+        self.device = usable_device("cpu" if isinstance(model, ExportedModel) and device is None else device)
         self._tiling = Tiling(self._see_square, self.device, 2 * (self.protocol.window or 0))
         if isinstance(model, ExportedModel):
             model.check_use(self.device, precision, self.protocol == WHOLE)

@@ -73,6 +73,8 @@ class SegmentationModel(nn.Module, Saving):
         stride: stride of the logits.
     """
 
+    labels_only = False
+    """Whether it computes labels instead of logits, as some exported files do."""
     novelty: Novelty | None = None
     """Score of images that are unlike the training images, set at the end of training."""
     info: ModelInfo

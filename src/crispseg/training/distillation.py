@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError, few
-from crispseg.inference.runtime import ExportedModel, open_model
+from crispseg.inference.runtime import check_logits, open_model
 from crispseg.io.arrays import Normalize
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
@@ -70,8 +70,7 @@ def open_teacher(source: str | None, info: ModelInfo) -> Teacher:
     if (theirs.value_range == "image") != (info.value_range == "image"):
         remedy = "give data.value_range " + ("image" if theirs.value_range == "image" else "auto")
         raise CrispsegError(f"{source} takes images of the value range {theirs.value_range}; {remedy}", "teacher")
-    if isinstance(model, ExportedModel):
-        model.check_logits()
+    check_logits(model, source)
     model.eval().to(memory_format=torch.channels_last)
     normalize = Normalize(theirs.mean, theirs.std, theirs.in_chans)
 
