@@ -6,6 +6,7 @@ and they would wait seconds for it.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
@@ -40,7 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
     from hypothesis import settings
 
-    config.add_cleanup(gc.unfreeze)  # else libraries complain at the end that something was leaked
+    gc.disable()
+    atexit.register(gc.unfreeze)  # else libraries complain at the end that something was leaked
     settings.register_profile("crispseg", max_examples=50, deadline=None, derandomize=True, database=None)
     settings.load_profile("crispseg")
     torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
@@ -55,29 +57,30 @@ def unknown_again() -> Iterator[None]:
 
     registries = contexts, fuses, merges, models, OUTPUTS
     before = [{name: registry[name] for name in registry.names()} for registry in registries]
-    modules = set(sys.modules)
+    modules = sys.modules.copy()
     try:
         yield
     finally:
         for registry, entries in zip(registries, before, strict=True):
             registry._entries.clear()
             registry._entries.update(entries)
-        for name in set(sys.modules) - modules:
-            if name.startswith("crispseg_plugin_"):
-                del sys.modules[name]
+        if len(sys.modules) != len(modules):
+            for name in sys.modules.keys() - modules.keys():
+                if name.startswith("crispseg_plugin_"):
+                    del sys.modules[name]
 
 
 def pytest_collection_finish() -> None:
     """What the imports made stays; else every full garbage collection walks through half a million objects."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     import torch
 
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed formats the stack three times where there is no GPU
 
 
 @pytest.fixture(autouse=True)
