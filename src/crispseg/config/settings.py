@@ -111,14 +111,11 @@ def checked_fields(settings: type, values: Mapping[str, Any], prefix: str) -> di
     for key, (kind, default, about) in known.items():
         if default is MISSING and key not in values:
             raise CrispsegError(f"is missing; give {accepted(kind)}: {about.rstrip('.')}", prefix + key)
-    strict = getattr(settings, "__pydantic_config__", {}).get("strict", False)
-    return {key: checked(known[key].kind, value, prefix + key, strict) for key, value in values.items()}
+    return {key: checked(known[key].kind, value, prefix + key) for key, value in values.items()}
 
 
-def checked(kind: Any, value: Any, field: str, strict: bool = False) -> Any:
+def checked(kind: Any, value: Any, field: str) -> Any:
     """Return the value converted to this type, or raise a `CrispsegError`. The type decides what a `Text` means.
-
-    A strict check takes no text for a number.
 
     >>> checked(int | tuple[int, int], Text("[64, 96]"), "crop"), checked(str, Text("5"), "name")
     ((64, 96), '5')
@@ -131,7 +128,7 @@ def checked(kind: Any, value: Any, field: str, strict: bool = False) -> Any:
     value = _meaning(kind, value) if isinstance(value, Text) else value
     _check_numbers(kind, value, field)
     try:
-        return _adapter(kind, strict).validate_python(value)
+        return _adapter(kind).validate_python(value)
     except ValidationError as error:
         raise wrong(error, kind, value, field) from None
 
@@ -238,9 +235,9 @@ def _meaning(kind: Any, text: Text) -> Any:
 
 
 @cache
-def _adapter(kind: Any, strict: bool) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(kind, config={**CHECKS, "strict": strict})
+        return TypeAdapter(kind, config=CHECKS)
     except pydantic.PydanticUserError:  # settings have their own configuration
         return TypeAdapter(kind)
 

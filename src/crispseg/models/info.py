@@ -8,17 +8,16 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from crispseg.config.settings import Settings
+from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 from crispseg.licences import Licence
 
 FORMAT_VERSION = 2
 
-FROM_LISTS = Strict(False)  # annotation that lets a field accept a list for a tuple
 MIN_SIDE = 32  # smallest height and width of a model's input; smaller images are extended by their last row and column
 
 RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -56,7 +55,7 @@ OPTIONAL = {"value_range": None, "temperature": 1.0}
 """Fields of `ModelInfo` that a saved model may lack, and their values if they are unset."""
 
 
-@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+@dataclass(frozen=True, config=CHECKS)
 class ModelInfo(Settings):
     """Architecture, classes, training recipe and scores of a model.
 
@@ -81,15 +80,15 @@ class ModelInfo(Settings):
     backbone: str
     in_chans: int
     options: dict[str, Any] = field(default_factory=dict)
-    class_names: Annotated[tuple[str, ...], FROM_LISTS] = ()
-    palette: Annotated[tuple[Annotated[Color, FROM_LISTS], ...], FROM_LISTS] = ()
-    mean: Annotated[tuple[Annotated[float, Field(ge=-1e3, le=1e3)], ...], FROM_LISTS] = ()
-    std: Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], FROM_LISTS] = ()
+    class_names: tuple[str, ...] = ()
+    palette: tuple[Color, ...] = ()
+    mean: tuple[Annotated[float, Field(ge=-1e3, le=1e3)], ...] = ()
+    std: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] = ()
     ignore_label: int = IGNORE
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    value_range: Annotated[tuple[float, float], FROM_LISTS] | Literal["image"] | None = None
-    licences: Annotated[tuple[Licence, ...], FROM_LISTS] = ()
+    value_range: tuple[float, float] | Literal["image"] | None = None
+    licences: tuple[Licence, ...] = ()
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
     def __post_init__(self) -> None:
