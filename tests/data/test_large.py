@@ -36,7 +36,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 @given(st.lists(st.tuples(st.integers(1, 20000), st.integers(1, 20000)), min_size=1, max_size=30), st.integers(1, 64))
 def test_an_epoch_takes_large_images_more_often(sizes: list[tuple[int, int]], step: int) -> None:
-    times = times_an_epoch(Augment(crop=(512, 512)), sizes, step)
+    ones = [1] * len(sizes)
+    times = times_an_epoch(Augment(crop=(512, 512)), sizes, step, ones)
     assert sum(times) >= 2 * step and min(times) >= 1
     by_area = sorted(zip((height * width for height, width in sizes), times, strict=True))
     assert [number for _, number in by_area] == sorted(times)  # larger ones at least as often
@@ -44,10 +45,10 @@ def test_an_epoch_takes_large_images_more_often(sizes: list[tuple[int, int]], st
     assert max(times) <= 64 * few
     if max(area for area, _ in by_area) < 32 * 512 * 512 and len(sizes) >= 2 * step:
         assert set(times) == {1}
-    assert times_an_epoch(Augment(repeat=3), sizes, step) == [3] * len(sizes)
+    assert times_an_epoch(Augment(repeat=3), sizes, step, ones) == [3] * len(sizes)
     labelled = times_an_epoch(Augment(crop=(512, 512)), [*sizes, (900, 900)], step, [*range(1, len(sizes) + 1), 0])
     assert labelled == [*times, 0]
-    assert set(times_an_epoch(Augment(crop=None), sizes * (2 * step), step)) == {1}
+    assert set(times_an_epoch(Augment(crop=None), sizes * (2 * step), step, ones * (2 * step))) == {1}
 
 
 def test_repeats_are_other_crops(data: Folder, refuses: Refuses) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import error_of, small_files
+from PIL import Image
 from training_runs import files, quietly, tiny
 
 from crispseg.cli.inspect import Inspect
@@ -81,15 +82,15 @@ def test_predicting_on_a_full_disk_says_what_there_is(
     images: Path, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written: list[Path] = []
-    write = Path.write_bytes
+    save = Image.Image.save
 
-    def full(path: Path, content: bytes) -> int:
+    def full(picture: Image.Image, path: Path, **options: Any) -> None:
         written.append(path)
         if len(written) > 2:
             raise OSError(*FULL.args)
-        return write(path, content)
+        save(picture, path, **options)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Image.Image, "save", full)
     line = error_of(capsys, "predict", tiny_run.folder, images, "--out", tmp_path / "out")
     assert "c.png: No space left on device; free some space; 1 of 2 images are segmented" in line
     assert files(tmp_path / "out") == {"a.png", "a_overlay.png"}

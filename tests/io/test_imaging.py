@@ -48,7 +48,8 @@ def test_lossy_masks_are_read_on_demand_only(tmp_path: Path) -> None:
     for path in (saved(tmp_path / "x.png", RGB, format="JPEG"), saved(tmp_path / "x.tif", RGB, compression="jpeg")):
         with pytest.raises(CrispsegError, match="JPEG"):
             read_mask(path)
-        assert read_mask(path, lossy=True).shape == RGB.shape
+        with opened(path) as raster:
+            assert raster.labels(lossy=True).shape == RGB.shape
 
 
 BAD = {  # file → what it holds, what is said of it
@@ -80,7 +81,7 @@ def test_images_are_written_as_they_are(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), values)
     with pytest.raises(CrispsegError, match=r"unknown image suffix '\.xyz'"):
         write_image(tmp_path / "x.xyz", RGB)
-    write_image(tmp_path / "y.png", RGB.astype(np.uint16) * 200)
+    (tmp_path / "y.png").write_bytes(imagecodecs.png_encode(RGB.astype(np.uint16) * 200))
     with opened(tmp_path / "y.png") as raster:
         np.testing.assert_array_equal(raster.values, RGB.astype(np.uint16) * 200)
 

@@ -47,8 +47,7 @@ def _shapes(name: str, feature: dict[str, Any]) -> list[Shape]:
     if kind.endswith("Polygon"):
         return [Shape(name, label, partial(_draw, rings)) for rings in parts]
     thickness = (feature["properties"] or {}).get("stroke-width", STROKE)
-    lines = [_without_altitudes(part) for part in parts]
-    draws = [partial(draw_outlines, "linestrip", [line], thickness=thickness) for line in lines]
+    draws = [partial(draw_outlines, "linestrip", [part], thickness=thickness) for part in parts]
     return [Shape(name, label, draw, line=True) for draw in draws]
 
 
@@ -74,12 +73,8 @@ def write_geojson(folder: Path, images: Iterable[Outlined], classes: LabelSet) -
         image.path(folder, ".geojson").write_text(text, encoding="utf-8")
 
 
-def _without_altitudes(ring: Sequence[Any]) -> list[Any]:
-    return [position[:2] for position in ring]
-
-
 def _draw(rings: Sequence[Any], height: int, width: int) -> Spans:
     """Return the pixels of a polygon with holes."""
-    outer, *holes = [_without_altitudes(ring) for ring in rings]
+    outer, *holes = rings
     cut = draw_outlines("polygon", holes, height, width)
     return covered([draw_outlines("polygon", [outer], height, width)], [cut])

@@ -35,15 +35,15 @@ STEPS_AT_LEAST = 2  # minimum number of steps in an epoch; fewer images are repe
 
 
 def times_an_epoch(
-    augment: Augment, sizes: Sequence[tuple[int, int]], samples_a_step: int, labelled: Iterable[int] | None = None
+    augment: Augment, sizes: Sequence[tuple[int, int]], samples_a_step: int, labelled: Iterable[int]
 ) -> list[int]:
     """Return how often an epoch uses each image of size `(H, W)`, by `augment.repeat`.
 
     With auto, an image gives one window for each `CROPS_A_WINDOW` crops of its area, up to `WINDOWS_AT_MOST`. All
     images are then repeated until an epoch has `STEPS_AT_LEAST` steps. Images are skipped if their numbers of
-    `labelled` pixels, by default not known, are 0.
+    `labelled` pixels are 0.
     """
-    used = [1] * len(sizes) if labelled is None else [min(pixels, 1) for pixels in labelled]
+    used = [min(pixels, 1) for pixels in labelled]
     if augment.repeat != "auto":
         return [augment.repeat * number for number in used]
     times = used
