@@ -155,7 +155,7 @@ def test_code_in_a_weight_file_does_not_run(
 )
 def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refuses: Any) -> None:
     torch.save(value, tmp_path / "weights.pth")
-    with refuses(str(tmp_path / "weights.pth"), "no state dict"):
+    with refuses(str(tmp_path / "weights.pth"), " state dict"):
         read_state_dict(tmp_path / "weights.pth")
 
 

@@ -14,8 +14,8 @@ import timm
 import torch
 from huggingface_hub import file_exists, hf_hub_download, try_to_load_from_cache
 from safetensors import safe_open
-from safetensors.torch import load_file, save
-from timm.models import adapt_input_conv, get_pretrained_cfg
+from safetensors.torch import save
+from timm.models import adapt_input_conv, get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
 from crispseg.config.settings import shortened
@@ -67,8 +67,8 @@ def adapted(weight: Tensor, shape: torch.Size) -> Tensor:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors from a `.safetensors` file or, with restricted unpickling, from a PyTorch file.
 
-    A dict nested under `state_dict` or `model` and a `module.` prefix are unwrapped. The file may also contain numbers,
-    text and plain containers of these.
+    timm unwraps a dict under `state_dict` or `model`, and removes prefixes such as `module.`. The file may also contain
+    numbers, text and plain containers of these.
 
     Raises:
         CrispsegError: the file is missing or damaged, or contains other objects; a tensor does not match its checksum.
@@ -77,24 +77,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CrispsegError(f"weight file {path} does not exist; give the path of a .safetensors or .pth file")
     try:
-        weights = _safetensors(path) if path.suffix == ".safetensors" else _pytorch_file(path)
+        checksums = checked_header(path)
+        with torch.serialization.safe_globals(_NUMPY_FLOAT):
+            weights = load_state_dict(str(path), use_ema=False, weights_only=True)
+        actual = {key: checksum(key, weights[key]) for key in checksums and weights}
+        if changed := dict(checksums.items() ^ actual.items()):
+            raise ValueError(f"{min(changed)} does not match its checksum")
     except Exception as error:  # PyTorch's readers raise almost any error for damaged files
         reason = f"is damaged, or not a plain state dict ({one_line(error):.200})"
         raise CrispsegError(f"weight file {path} {reason}; restore the file, or save it again") from None
-    weights = unwrapped(weights)
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not all(isinstance(value, Tensor) for value in weights.values()):
         raise CrispsegError(f"weight file {path} contains no state dict; save the network's state_dict()")
     if empty := [key for key, value in weights.items() if not holds_values(value)]:
         raise CrispsegError(f"weight file {path} lacks values of {empty[0]}; save contiguous tensors on the CPU")
-    return {str(key).removeprefix("module."): value for key, value in weights.items()}
-
-
-def unwrapped(content: Any) -> Any:
-    """Return the dict under `state_dict` or `model`, or the content itself."""
-    for key in ("state_dict", "model"):
-        nested = content.get(key) if isinstance(content, dict) else None
-        content = nested if isinstance(nested, dict) else content
-    return content
+    return weights
 
 
 def holds_values(tensor: Tensor) -> bool:
@@ -104,29 +100,21 @@ def holds_values(tensor: Tensor) -> bool:
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file, after comparing their checksums if `write_state_dict` wrote it."""
-    with path.open("rb") as header:
-        check_header(int.from_bytes(header.read(8), "little"))
-    with safe_open(path, "pt") as file:
-        checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
-    weights = load_file(path)
-    actual = {key: checksum(key, weights[key]) for key in checksums and weights}
-    if changed := dict(checksums.items() ^ actual.items()):
-        raise ValueError(f"{min(changed)} does not match its checksum")
-    return weights
-
-
-def _pytorch_file(path: Path) -> Any:
+def checked_header(path: Path) -> dict[str, int]:
+    """Check the description of a file's tensors; return their checksums if `write_state_dict` wrote it, else none."""
+    if path.suffix == ".safetensors":
+        with path.open("rb") as header:
+            check_header(int.from_bytes(header.read(8), "little"))
+        with safe_open(path, "pt") as file:
+            return dict(json.loads((file.metadata() or {}).get(CHECKSUMS, "{}")))
     if zipfile.is_zipfile(path):  # the current format of PyTorch
         check_archive(path)
-    else:  # three pickles about PyTorch, then that of the tensors
-        with path.open("rb") as file:
-            for _ in range(4):
-                for _, _, position in pickletools.genops(file):
-                    check_header(position or 0)
-    with torch.serialization.safe_globals(_NUMPY_FLOAT):
-        return torch.load(path, "cpu", weights_only=True)
+        return {}
+    with path.open("rb") as file:
+        for _ in range(4):  # three pickles about PyTorch, then that of the tensors
+            for _, _, position in pickletools.genops(file):
+                check_header(position or 0)
+    return {}
 
 
 def check_header(size: int) -> None:
