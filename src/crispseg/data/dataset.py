@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 
 from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError
-from crispseg.folders.facts import MaskFacts, read_image_facts
+from crispseg.folders.facts import MaskFacts
 from crispseg.folders.lookup import MAX_NUMBER, InstanceLookup, MaskLookup
 from crispseg.folders.meaning import Meaning
-from crispseg.folders.survey import Pair, read_facts
+from crispseg.folders.survey import Pair
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.sampled_values import sampled_values, some_of
 from crispseg.io.value_range import ValueRange, percentile_range
@@ -126,9 +126,7 @@ class FileDataset(SegmentationDataset):
         if self.value_range is not None:
             return self.value_range
         # Unreadable images are skipped, because `check_splits` reports them.
-        facts, _ = read_facts("image", read_image_facts, some_of([pair.image for pair in self.pairs]))
-        deep = [path for path, image in facts.items() if image.bit_depth > 8]
-        values = sampled_values(deep, self.channels)
+        values = sampled_values(some_of([pair.image for pair in self.pairs]), self.channels)
         return percentile_range(values) if values else None
 
     def name_of(self, index: int) -> str:

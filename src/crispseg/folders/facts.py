@@ -90,7 +90,7 @@ class MaskFacts(NamedTuple):
 
 def read_image_facts(path: str | Path) -> ImageFacts:
     """Return the facts of an image file. Errors are those of `read_image`."""
-    with opened(path, whole=True) as raster:
+    with opened(path) as raster:
         channels = natural_channels(raster)
         raster.check(channels)
         deep = raster.bit_depth > 8

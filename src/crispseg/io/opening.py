@@ -43,10 +43,10 @@ def file_and_page(path: Path) -> tuple[Path, int | None]:
 
 
 @contextmanager
-def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
+def opened(path: str | Path) -> Iterator[Raster]:
     """Open a TIFF or an image that Pillow reads, with one page or frame; errors are those of `read_image`.
 
-    A page of a TIFF is opened by `file_and_page`. With `whole`, all checksums of a PNG are checked.
+    A page of a TIFF is opened by `file_and_page`.
     """
     path = regular_file(path)
     stored, page = file_and_page(path)
@@ -56,9 +56,6 @@ def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
         if file.read(4) in TIFF_STARTS:
             yield from_tiff(file, path, page)
             return
-        if whole:
-            with decoding(file) as picture:
-                picture.verify()
         with decoding(file) as picture:
             if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO has several photos of a camera
                 raise CrispsegError(f"{path} {SEVERAL}")

@@ -73,8 +73,8 @@ def _among(files: Collection[Path], known: Collection[Path]) -> set[Path]:
 
 
 def _check(path: Path, channels: int, deep: bool) -> None:
-    with opened(path, whole=True) as raster:
-        raster.check(channels)
+    with opened(path) as raster:
+        raster.numbers(channels)  # raises for damage and other channels
         if (raster.bit_depth > 8) != deep:
             raise CrispsegError(f"{path} has {raster.bit_depth} bits, unlike the labelled images; convert it")
 
