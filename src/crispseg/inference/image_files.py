@@ -121,8 +121,7 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
     # Each folder is resolved only once, since a million paths would take minutes.
     result_folders = {result.parent for result in written}
     image_folders = {image.parent for image in files}
-    links = {real_path(image).parent for image in files if image.is_symlink()}
-    mixed = {*map(real_path, result_folders)} & {*map(real_path, image_folders), *links}
+    mixed = {*map(real_path, result_folders)} & {*map(real_path, image_folders)}
     if mixed:
         raise CrispsegError(f"out {out} would mix results with the images in {min(mixed)}; choose another folder")
     writable_folder(out)

@@ -124,9 +124,10 @@ class Pipeline:
             stack.enter_context(telling(self.state))
             for writer in self.writers:
                 stack.callback(writer.finish, predictions)  # also after Ctrl-C
+            known = self.earlier_novelty() if self.job.server is None else {}
             if self.lists_novelty:
                 stack.callback(self.write_novelty)
-                self.recall_novelty(finished - plan.maps)
+                self.recall_novelty(known, finished - plan.maps)
             self.segment([image for image in plan.files if image not in finished])
             if self.job.writes_annotations:
                 self.write_annotations()
@@ -156,18 +157,19 @@ class Pipeline:
             warnings.warn(f"results of {others} images in {self.plan.out} {reason}", CrispsegWarning, stacklevel=2)
         return finished
 
-    def recall_novelty(self, finished: Set[Path]) -> None:
-        """Note the novelty of images to skip: that of an earlier table, which is removed, or computed again."""
-        table = self.plan.out / NOVELTY
-        known, written = dict[str, float](), 0
-        if table.exists():
+    def earlier_novelty(self) -> dict[str, float]:
+        """Return the novelty in an earlier table, which is removed, because new results make it outdated."""
+        table, known = self.plan.out / NOVELTY, dict[str, float]()
+        with suppress(FileNotFoundError):  # another shard may have removed it
             known = {row["image"]: float(row["novelty"]) for row in csv.DictReader(written_lines(table))}
-            written = table.stat().st_mtime_ns
-            table.unlink()  # rows would be outdated if this process was killed
+            table.unlink()
+        return known
+
+    def recall_novelty(self, known: dict[str, float], finished: Set[Path]) -> None:
+        """Note the novelty of images to skip; that of images without a known one is computed."""
         for path in progress(sorted(finished), "Reading", console=self.console):
             image = str(Path(self.plan.names[path]).parent / path.name)
-            is_newer = self.plan.files[path][0].stat().st_mtime_ns > written  # of another model, by shards
-            if image not in known or is_newer:
+            if image not in known:
                 pixels, _ = read_source(path, self.segmenter.info.in_chans, self.segmenter.value_range)
                 known[image] = round(self.segmenter.novelty(pixels) or 0, 3)
             self.predictions.novelty[image] = known[image]
