@@ -26,7 +26,6 @@ from crispseg.config.yaml_files import read_yaml
 from crispseg.errors import CrispsegError, Interrupted, command_line, ended_worker, few, one_line, system_line
 from crispseg.evaluation.recorded import TRAINED
 from crispseg.io.files import atomic_path, regular_file, written_lines
-from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.models.info import renamed
 from crispseg.models.saving import FOLDS
@@ -233,7 +232,6 @@ def check_same_run(config: TrainConfig, digest: str = "") -> None:
     if file.is_file() and file.read_text(encoding="utf-8") == digest:
         recorded["data"] |= {key: value for key, value in asked["data"].items() if key in PLACES}
     for settings in (recorded, asked):
-        settings["data"]["ignore"] = [value for value in settings["data"].get("ignore", ()) if value != IGNORE]
         images = math.prod(settings.pop(key) for key in ("batch_size", "devices", "num_nodes"))
         settings["batch_size × devices × num_nodes"] = images  # the number of images per step must stay
     changed = {key for key, value in asked.items() if recorded[key] != value} - MAY_CHANGE
