@@ -8,7 +8,7 @@ from rich.console import Console
 
 from crispseg.data import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.examination import check_splits
-from crispseg.errors import CrispsegError, few
+from crispseg.errors import CrispsegError
 from crispseg.folders.wording import lines_of
 from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import image_channels
@@ -50,23 +50,17 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
         datasets.append(dataset)
         by_channels[image_channels(info.in_chans)] = dataset
     for dataset in by_channels.values():
-        notes += _notes(dataset, split, data.regrouped)
+        notes += _notes(dataset, split)
     console = Console(stderr=True)
     print_lines(console, data.notes())
     print_lines(console, dict.fromkeys(notes), "yellow")
     return datasets
 
 
-def _notes(dataset: SegmentationDataset, split: str, is_regrouped: bool) -> list[str]:
+def _notes(dataset: SegmentationDataset, split: str) -> list[str]:
     """Check a split, and return notes about its files and classes."""
     examined, findings = check_splits({split: dataset})
-    report, notes = examined.reports[0], []
+    notes = [*examined.reports[0].basis]
     for finding in findings:
-        if finding.code != "class-absent":
-            notes += lines_of(finding)
-    if report.absent:
-        notes.append(f"never in '{split}': {few(report.absent, 20)}; not scored")
-    notes += report.basis
-    if is_regrouped and report.void > 0.05:
-        notes.append(f"{report.void:.0%} of the pixels of '{split}' are ignored")
+        notes += lines_of(finding)
     return notes
