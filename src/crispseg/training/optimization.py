@@ -21,13 +21,11 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
     """Build the optimizer, with scaled learning rates in the backbone and optional exemptions from weight decay."""
     groups: list[dict[str, Any]] = []
     rates = {"backbone": config.lr * config.backbone_lr_factor, "decoder": config.lr}
+    exempt = 0 if config.decay_norms_and_biases else 1  # largest number of dimensions; decay would close gates, of none
     for part, parameters in model.parameter_groups().items():
         kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []  # with and without weight decay
         for parameter in parameters:
-            is_gate = parameter.ndim == 0  # decay would close it
-            is_norm_or_bias = parameter.ndim == 1
-            exempt = is_gate or (is_norm_or_bias and not config.decay_norms_and_biases)
-            kinds[exempt].append(parameter)
+            kinds[parameter.ndim <= exempt].append(parameter)
         for members, weight_decay in zip(kinds, (config.weight_decay, 0.0), strict=True):
             if members:
                 groups.append({"params": members, "lr": rates[part], "weight_decay": weight_decay, "name": part})
@@ -49,7 +47,7 @@ def learning_rate_factor(
     """
 
     def factor(step: int) -> float:
-        warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+        warm = min(1.0, (step + 1) / max(config.warmup, 1))
         behind = progress(step - step % steps_per_epoch if config.schedule == "poly_epoch" else step)
         match config.schedule:
             case "constant":
