@@ -12,7 +12,7 @@ from crispseg.data.importing import import_annotations
 from crispseg.data.label_studio import read_label_studio
 from crispseg.io.images import read_mask
 
-from .annotation_files import CAR, PERCENT, RING, YOLO, coco, cvat, feature, labelme, region, task, written
+from .annotation_files import CAR, PERCENT, YOLO, coco, cvat, feature, labelme, region, task, written
 from .own_folders import imported
 
 
@@ -133,7 +133,6 @@ def test_tasks_without_regions(data: dict[str, Any], images: int, notes: int, tm
 
 DERIVED = {"classification": {"names": ["Tumor", "Positive"]}}
 NAMED_TWICE = {"classification": {"name": "Tumor", "names": ["Tumor"]}}
-DEEP = feature(coordinates=[[(*corner, 7.5) for corner in RING[0]]])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,6 @@ DEEP = feature(coordinates=[[(*corner, 7.5) for corner in RING[0]]])
     [
         ("a.geojson", json.dumps([feature(DERIVED)]), ["background", "Tumor: Positive"]),
         ("a.geojson", json.dumps([feature(NAMED_TWICE)]), ["background", "Tumor"]),
-        ("a.geojson", json.dumps([DEEP]), ["background", "Tumor"]),
         ("a.json", labelme([CAR], "a.json"), ["background", "car"]),
     ],
 )

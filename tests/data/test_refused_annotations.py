@@ -103,9 +103,10 @@ COLLECTION = feature(kind="GeometryCollection") | {"geometry": {"type": "Geometr
 FEATURES = [
     ([feature(None)], "feature 0 has no class of QuPath"),
     ([feature({"class": "x"})], "on a map"),
+    ([feature(coordinates=[[[1, 1, 0], [2, 2, 0], [3, 1, 0]]])], "pairs of x and y"),
     ([feature(kind="Point")], "feature 0 is a Point, not a polygon"),
     ([COLLECTION], "a GeometryCollection"),
-    ({"type": "Feature", "geometry": None, "properties": None}, "feature 0 has no class of QuPath"),
+    ({"type": "Feature", "geometry": None, "properties": None}, "is not GeoJSON's format"),
     ([{"geometry": None}], "is not GeoJSON's format (it lacks 'properties')"),
 ]
 LINES = [

@@ -26,8 +26,7 @@ from crispseg.labels import LabelSet
 def read_cvat(path: Path, root: ElementTree.Element) -> Annotations:
     """Read polygons, masks and boxes of images."""
     if root.tag != "annotations" or root.find("track") is not None:
-        problem = "has tracks of a video" if root.tag == "annotations" else "may have boxes of PASCAL VOC"
-        raise CrispsegError(f"{path} {problem}; export 'CVAT for images 1.1'")
+        raise CrispsegError(f"{path} has tracks of a video, or boxes of PASCAL VOC; export 'CVAT for images 1.1'")
     labels = [label for label in root.iterfind(".//labels/label") if label.find("parent") is None]
     names = dict.fromkeys(label.findtext("name", "") for label in labels)
     marked = []

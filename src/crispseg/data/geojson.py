@@ -37,8 +37,8 @@ def read_geojson(path: Path, content: Any) -> Annotations:
 
 
 def _shapes(name: str, feature: dict[str, Any]) -> list[Shape]:
-    geometry, label = feature["geometry"] or {"type": "null"}, _label(feature)
-    kind, parts = geometry["type"], geometry.get("coordinates", [])
+    properties, geometry = feature["properties"] or {}, feature["geometry"]
+    label, kind, parts = _label(properties), geometry["type"], geometry.get("coordinates", [])
     if not label or kind.removeprefix("Multi") not in ("Polygon", "LineString"):
         lacks = f"is a {kind}, not a polygon or a line" if label else "has no class of QuPath"
         remedy = "draw polygons or lines with a class in QuPath; gdal_rasterize makes masks of polygons on a map"
@@ -46,14 +46,14 @@ def _shapes(name: str, feature: dict[str, Any]) -> list[Shape]:
     parts = parts if kind.startswith("Multi") else [parts]
     if kind.endswith("Polygon"):
         return [Shape(name, label, partial(_draw, rings)) for rings in parts]
-    thickness = (feature["properties"] or {}).get("stroke-width", STROKE)
+    thickness = properties.get("stroke-width", STROKE)
     draws = [partial(draw_outlines, "linestrip", [part], thickness=thickness) for part in parts]
     return [Shape(name, label, draw, line=True) for draw in draws]
 
 
-def _label(feature: dict[str, Any]) -> str:
+def _label(properties: dict[str, Any]) -> str:
     """Return the class of a feature as QuPath shows it; empty without one."""
-    classification = (feature["properties"] or {}).get("classification") or {}
+    classification = properties.get("classification") or {}
     return str(classification.get("name") or ": ".join(classification.get("names", ())))
 
 

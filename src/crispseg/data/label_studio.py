@@ -40,7 +40,6 @@ ADDRESS = re.compile(r"/|\w+://")
 WORD_BITS, RUN_BITS = 8, 16  # of a value and of the length of a run in written brush masks
 
 UNANNOTATED = "no annotation; they were left out"
-WITHOUT_REGION = "several images but no region; they were left out"
 SEVERAL_ANNOTATIONS = "more than one annotation; of each, the ground truth or, without one, the last was imported"
 
 
@@ -51,15 +50,13 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
         raise CrispsegError(f"{path} is Label Studio's JSON-MIN; export it as JSON")
     annotated = any(task.get("annotations") for task in tasks)
     marked: list[MarkedImage] = []
-    counts = dict.fromkeys((UNANNOTATED, WITHOUT_REGION, SEVERAL_ANNOTATIONS), 0)
+    counts = {UNANNOTATED: 0, SEVERAL_ANNOTATIONS: 0}
     for index, task in enumerate(tasks):
         data, results = task["data"], _results(task.get("annotations" if annotated else "predictions"))
-        counts[UNANNOTATED] += not results
+        images = _marked(path, f"{path}: task {index}", data, results[-1]) if results else []
+        marked += images
+        counts[UNANNOTATED] += not images
         counts[SEVERAL_ANNOTATIONS] += len(results) > 1
-        if results:
-            images = _marked(path, f"{path}: task {index}", data, results[-1])
-            marked += images
-            counts[WITHOUT_REGION] += not images
     notes = [] if annotated else [f"{path} has no annotations; its predictions were imported"]
     notes += [f"{count} tasks of {path} have {problem}" for problem, count in counts.items() if count]
     return alphabetical(marked, notes)
