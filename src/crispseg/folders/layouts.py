@@ -44,6 +44,13 @@ class Role(NamedTuple):
     kind: str = ""  # images or masks
     split: str = ""
 
+    @property
+    def placeholders(self) -> list[str]:
+        """Placeholders of such a folder in a `Layout`."""
+        if self.kind:
+            return [f"{{split {self.kind}}}" if self.split else f"{{{self.kind}}}"]
+        return ["{folder}", "{split}"] if self.split else ["{folder}"]
+
 
 @lru_cache
 def role_of(folder: str) -> Role:
@@ -80,14 +87,6 @@ LAYOUTS = [
     Layout("{images}", "{images}"),  # masks next to images
     Layout("", ""),
 ]
-
-_PLACEHOLDERS = {
-    "{images}": Role("images"),
-    "{masks}": Role("masks"),
-    "{split images}": Role("images", "any"),
-    "{split masks}": Role("masks", "any"),
-    "{split}": Role("", "any"),
-}
 
 
 @dataclass(frozen=True)
@@ -145,17 +144,10 @@ def name_at(path: PurePosixPath, place: str) -> str | None:
     before: list[str] = []
     for placeholder, folder in zip(wanted, folders, strict=False):
         role = role_of(folder)
-        if placeholder == "{folder}":
-            if role.kind:
-                return None
-            before.append(folder)
-        elif placeholder in _PLACEHOLDERS:
-            kind, split = _PLACEHOLDERS[placeholder]
-            if (role.kind, bool(role.split)) != (kind, bool(split)):
-                return None
-            before += [role.split] if split else []
-        elif placeholder != folder:
+        if placeholder not in [*role.placeholders, folder]:
             return None
+        if role.split or placeholder == "{folder}":
+            before.append(role.split or folder)
     return normal("/".join([*before, *folders[len(wanted) :], path.stem]))
 
 
