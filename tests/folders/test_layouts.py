@@ -132,7 +132,9 @@ def test_splits_of_images_whose_masks_are_in_one_folder(
 ) -> None:
     found = content(touch(tmp_path, *files))
     assert counts(found) == {"": len(files) // 2}
-    assert found.division.folders == {split: tmp_path / folder for split, folder in expected.items()}
+    splits = found.division.splits
+    folders = {split: {found.pairs[name].image.parent for name in inside} for split, inside in splits.items()}
+    assert folders == {split: {tmp_path / folder} for split, folder in expected.items()}
 
 
 @dataclass(frozen=True)

@@ -263,10 +263,13 @@ class Folder(FolderSettings, DataSource):
 
     def _places_of_splits(self) -> str:
         """Return the lists or folders that define the splits, in their root if there is one."""
-        folders = [folder for split, folder in self.content.division.folders.items() if self.listed[split]]
-        paths = map(str, self.content.lists.values() or folders)
+        places = [*map(str, self.content.lists.values())]
+        if not places:
+            for names in filter(None, self.listed.values()):
+                folders = [self.pairs_by_name[name].image.parent for name in names]
+                places.append(os.path.commonpath(folders))
         inside = f"{self.root or Path.cwd()}{os.sep}"
-        return ", ".join(path.removeprefix(inside) for path in paths)
+        return ", ".join(place.removeprefix(inside) for place in places)
 
     def _notes_of_groups(self) -> Iterator[str]:
         names, groups, key = self.drawn, self.groups, self.group

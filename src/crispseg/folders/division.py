@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,6 @@ class Division:
     pairing: Pairing
     places: Files  # image → path in its folder or split, without suffix
     splits: Mapping[str, Sequence[str]] = field(default_factory=dict)  # split → names of its pairs
-    folders: Mapping[str, Path] = field(default_factory=dict)  # split → folder of its images
     by_folders: bool = False  # whether folders of both images and masks are the splits; names then begin with the split
     outside: tuple[Pair, ...] = ()  # pairs in no split
 
@@ -36,7 +34,7 @@ def divide(located: Located, follow_folders: bool = True) -> Division:
     splits = {}
     for split in splits_of_images(images, masks):
         splits[split] = [name for name, pair in pairing.pairs.items() if pair.image in images[split]]
-    return Division(pairing, located.image_of, splits, {split: common_folder(images[split]) for split in splits})
+    return Division(pairing, located.image_of, splits)
 
 
 def splits_of_images(images: Mapping[str, Files], masks: Mapping[str, Files]) -> list[str]:
@@ -60,16 +58,4 @@ def by_folders_of_both(located: Located, images: Mapping[str, Files], masks: Map
     names = {}
     for split, part in parts.items():
         names[split] = [f"{split}/{name}" for name in part.pairs]
-    return Division(
-        joined(parts, *where),
-        places,
-        names,
-        {split: common_folder(images.get(split) or masks[split]) for split in splits},
-        by_folders=True,
-        outside=tuple(outside.values()),
-    )
-
-
-def common_folder(files: Files) -> Path:
-    """Return the innermost folder that contains all files."""
-    return Path(os.path.commonpath([file.parent for file in files]))
+    return Division(joined(parts, *where), places, names, by_folders=True, outside=tuple(outside.values()))

@@ -175,13 +175,11 @@ def located_at(images: Path, masks: Path) -> Located:
     levels = max(1, *(sum(map(glob.has_magic, place.parts)) for place in (images, masks)))
     if images.is_file() and masks.is_file():
         return Located(str(images), str(masks), {images: images.stem}, {masks: images.stem})
-    image_of = files_in(images)
+    image_of, mask_of = files_in(images), files_in(masks)
     if real_path(images) == real_path(masks):
         image_of, mask_of = images_and_masks(image_of)
         if not image_of or not mask_of:
             raise CrispsegError(f"{images} is the folder of images and of masks; name the mask of a.jpg a_mask.png")
-        return Located(str(images), str(masks), image_of, mask_of, levels)
-    mask_of = files_in(masks)
     larger = mask_of if len(image_of) <= len(mask_of) else image_of
     for file in image_of.keys() & mask_of.keys():
         del larger[file]

@@ -74,10 +74,10 @@ def nodata_class(data: Examined) -> Finding | None:
     """GeoTIFFs whose value without data, as their metadata say, is one of three or more classes."""
     if len(data.labels) < 3:
         return None
-    masks = [mask for mask in data.masks if mask.nodata is not None and not mask.colors]
-    labels = {mask.file: data.lookup.labels_of(mask)[mask.values == mask.nodata].tolist() for mask in masks}
-    files = {file: ids[0] for file, ids in labels.items() if ids and ids[0] < IGNORE}
-    label = next(iter(files.values()), 0)
+    masks = [mask for mask in data.masks if mask.nodata in mask.held]
+    labels = {mask.file: int(data.lookup.labels_of(mask)[mask.values == mask.nodata][0]) for mask in masks}
+    files = [file for file, label in labels.items() if label < IGNORE]
+    label = labels[files[0]] if files else 0
     return finding_of("nodata-class", files, label=label, name=data.labels.names[label])
 
 
