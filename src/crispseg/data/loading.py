@@ -218,7 +218,13 @@ def with_dataset(loader: Batches, dataset: Dataset[Any]) -> Batches:
     return _loader(dataset, loader.num_workers, loader.generator, drop_last=loader.drop_last, **options)
 
 
-def obstacle_to_workers(pickled: Any = None) -> str | None:
+def usable_workers(workers: int, pickled: Any) -> tuple[int, list[str]]:
+    """Return the number of data workers, 0 if this process cannot start any, and a note that says why."""
+    obstacle = obstacle_to_workers(pickled) if workers else None
+    return (workers, []) if obstacle is None else (0, [f"workers is 0, because {obstacle}"])
+
+
+def obstacle_to_workers(pickled: Any) -> str | None:
     """Return why this process cannot start data workers, or None; without fork they need `pickled` in a pickle."""
     if multiprocessing.current_process().daemon:
         return "a daemonic process cannot start others"

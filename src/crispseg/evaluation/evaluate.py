@@ -11,7 +11,7 @@ from rich.console import Console
 
 from crispseg.data import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.data.loading import obstacle_to_workers, sample_loader
+from crispseg.data.loading import sample_loader, usable_workers
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import DISTANCES, TOLERANCES, BoundaryIoUScores, BoundaryScores, Empty
 from crispseg.evaluation.calibration import Reliability
@@ -63,9 +63,8 @@ def evaluate(
     segmenter = Segmenter(model, device, protocol=protocol)
     check_classes(model.info, dataset.labels)
     matrix = SegmentationScores(model.info.num_classes)
-    if workers and (obstacle := obstacle_to_workers(dataset)):
-        print_lines(Console(stderr=True), [f"workers is 0, because {obstacle}"])
-        workers = 0
+    workers, notes = usable_workers(workers, dataset)
+    print_lines(Console(stderr=True), notes)
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
     for index, sample in enumerate(progress(samples, "Evaluating", len(dataset), Console(stderr=True))):
         if reliability is None:

@@ -157,7 +157,7 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Return the scores as plain numbers (listed in docs/quality.md); undefined scores are `null`."""
-        summary = self.named(self.estimates, self.resamples)
+        summary = self.named(self.estimates)
         summary["confusion"] = self.scores.confusion.tolist()
         if self.reliability:
             summary |= {"calibration_error": number(self.reliability.error), "reliability": self.reliability.bins}
@@ -172,10 +172,11 @@ class Evaluation:
         rows = zip(self.scores.ids.tolist(), images.miou, ious, strict=True)
         return [{"name": names[index], "miou": number(miou), "iou": iou} for index, miou, iou in rows]
 
-    def named(self, estimates: dict[str, Estimate], resamples: int) -> dict[str, Any]:
+    def named(self, estimates: dict[str, Estimate]) -> dict[str, Any]:
         """Return values and any `intervals`, nested by the names of classes, distances, thresholds and widths."""
         named = {name: self._nested(estimate.value, MEASURES[name][1:]) for name, estimate in estimates.items()}
-        if resamples and len(self.scores.ids) > 1:
+        resamples = len(estimates["miou"].samples)
+        if resamples:
             named["intervals"] = {"level": LEVEL, "resamples": resamples}
             for name, estimate in estimates.items():
                 if not name.endswith("_classes"):
@@ -270,5 +271,5 @@ class ModelComparison:
             texts = {"name": result.name, "explanation": result.explanation}
             models.append({**texts, **result.columns, **result.as_json()})
         for model, gains in zip(models[1:], self.gains, strict=True):
-            model["change"] = self.results[0].named(gains, self.resamples)
+            model["change"] = self.results[0].named(gains)
         return {"models": models}

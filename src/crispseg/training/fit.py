@@ -19,7 +19,7 @@ from crispseg.config.registry import load_plugins
 from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.dataset import SegmentationDataset
-from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_dataset
+from crispseg.data.loading import Batches, eval_loader, train_loader, usable_workers, with_dataset
 from crispseg.data.transforms import CustomTransform
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.calibration import CALIBRATION_IMAGES, fitted_temperature
@@ -159,11 +159,10 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -
         files, unlabelled_notes = unlabelled_files(config)
         notes += unlabelled_notes
     model.info = replace(model.info, licences=ledger_of(config, resume=bool(checkpoint)))
-    if config.workers and (obstacle := obstacle_to_workers((config.data, hooks.transform))):
-        config = replace(config, workers=0)
-        notes.append(f"workers is 0, because {obstacle}")
+    workers, obstacles = usable_workers(config.workers, (config.data, hooks.transform))
+    config = replace(config, workers=workers)
 
-    print_data(data, notes, console)
+    print_data(data, [*notes, *obstacles], console)
     if not checkpoint:
         show_data(data, config.data, Path(config.out), console)
 
