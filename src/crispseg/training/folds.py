@@ -44,17 +44,14 @@ def train_folds(
     data = config.data.with_fold(folds, 1)
     config = dataclasses.replace(config, data=data)
     console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
-    places = [Path(config.out) / f"fold_{fold}" for fold in range(1, folds + 1)]
-    if not resume and is_first_process():
-        check_folder(config.out, resume=False)
-    if resume and not (Path(config.out) / FOLDS).is_file():
-        raise CrispsegError(f"{config.out} contains no folds to resume; start them again")
+    check_folds(config.out, resume)
     _ = data.pairs("val")  # report too few images before any file is written
     scores: dict[str, Scores] = {}
     if not resume:
         write_scores(config, scores)
     record(config)
-    for fold, place in enumerate(places, 1):
+    for fold in range(1, folds + 1):
+        place = Path(config.out) / f"fold_{fold}"
         console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
         own = dataclasses.replace(config, data=data.with_fold(folds, fold), out=place)
         try:
@@ -69,6 +66,14 @@ def train_folds(
     if is_first_process():
         write_table(Path(config.out) / TABLE, rows)
     return scores
+
+
+def check_folds(out: Path, resume: bool) -> None:
+    """Raise a CrispsegError if the folder already has folds or a run or, to resume, no folds."""
+    if resume and not (out / FOLDS).is_file():
+        raise CrispsegError(f"{out} contains no folds to resume; start them again")
+    if not resume and is_first_process():
+        check_folder(out, resume=False)
 
 
 def write_scores(config: TrainConfig, scores: dict[str, Scores]) -> None:
