@@ -129,13 +129,11 @@ def cannot_dilate(name: str, output_stride: int) -> CrispsegError:
     )
 
 
+@cache
 def plain_strides(name: str) -> list[int]:
     """Return each block's stride in a timm network with equal strides; the list is empty for any other network."""
-    return _plain_strides(name) if timm.is_model(name) else []
-
-
-@cache
-def _plain_strides(name: str) -> list[int]:
+    if not timm.is_model(name):
+        return []
     with torch.device("meta"):  # shapes only
         try:
             model = timm.create_model(name)
