@@ -56,19 +56,22 @@ def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annot
     if path.is_file() and is_zipfile(path):
         raise CrispsegError(f"{path} is a ZIP file; unpack it, and give its folder")
     form = "XML" if path.suffix.lower() == ".xml" else "JSON"
+    again = "export it again, as docs/labelling.md shows"
     try:
         if form == "XML":
-            name, content = "cvat", ElementTree.parse(path).getroot()
+            content = ElementTree.parse(path).getroot()
         else:
             content = json.loads(read_text(path), object_pairs_hook=_object)
-            name = _json_format(path, content)
-        form = f"{FORMATS[name].title}'s format"
+    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        raise CrispsegError(f"{path} is not {form} ({one_line(error)}); {again}") from None
+    name = "cvat" if form == "XML" else _json_format(content)
+    if name is None:
+        raise CrispsegError(f"{path} has no known format of annotations; {again}")
+    try:
         return name, FORMATS[name].read(path, content)
-    except (ElementTree.ParseError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        problem = one_line(error) if form in ("XML", "JSON") else "an entry has an unknown structure"
-        if isinstance(error, KeyError):
-            problem = f"it lacks {error}"
-        raise CrispsegError(f"{path} is not {form} ({problem}); export it again, as docs/labelling.md shows") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        problem = f"it lacks {error}" if isinstance(error, KeyError) else "an entry has an unknown structure"
+        raise CrispsegError(f"{path} is not {FORMATS[name].title}'s format ({problem}); {again}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -80,12 +83,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _json_format(path: Path, content: Any) -> str:
+def _json_format(content: Any) -> str | None:
+    """Return the format of JSON by its keys, or by those of its first entry."""
     first = content[0] if isinstance(content, list) and content else content
-    for name, form in FORMATS.items():
-        if isinstance(first, dict) and form.marks & first.keys():
-            return name
-    raise CrispsegError(f"{path} has no known format of annotations; export it again, as docs/labelling.md shows")
+    keys = first.keys() if isinstance(first, dict) else set()
+    return next((name for name, form in FORMATS.items() if form.marks & keys), None)
 
 
 def write_annotations(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:

@@ -292,8 +292,10 @@ def _splits(tasks: Sequence[Task]) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     for task in tasks:
         source = task.parts[0].source.absolute()
-        named = source.stem * (source.stem != task.file.stem)  # labelme's files are named after their images
-        words = re.findall("[a-z]+", f"{task.parts[0].split} {named} {source.parent.name}".lower())
+        places = [task.parts[0].split, source.stem, source.parent.name]
+        if source.stem == task.file.stem:  # labelme's files are named after their images
+            places.remove(source.stem)
+        words = re.findall("[a-z]+", " ".join(places).lower())
         if named_splits := [SPLIT_OF[word] for word in words if word in SPLIT_OF]:
             splits[named_splits[0]].append(task.name)
     complete = splits if splits["train"] and splits["val"] else {"test": splits["test"]}

@@ -32,10 +32,10 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
     They are paths, PIL images, or values for `image_array` and `mask_array`. Returned are the folders of images and of
     masks. File names start with a number, followed by the name of a given path.
     """
-    digest, number = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=writable_folder(folder)) as temporary:
         written = Path(temporary, "pairs")
-        for pair in zip_longest(images, masks, fillvalue=MISSING):  # generators may reuse memory
+        for number, pair in enumerate(zip_longest(images, masks, fillvalue=MISSING)):  # generators may reuse memory
             if any(source is MISSING for source in pair):
                 raise CrispsegError(
                     f"the numbers of images and masks differ after {number}; give a mask for each image"
@@ -43,8 +43,7 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
             name = f"{number:05}_{Path(pair[0]).stem}" if isinstance(pair[0], str | Path) else f"{number:05}"
             for kind, source in zip(("images", "masks"), pair, strict=True):
                 digest.update(_write(source, written / kind, name, f"{kind}[{number}]"))
-            number += 1
-        if not number:
+        if not written.is_dir():
             raise CrispsegError("there are no images; give images and masks")
         place = folder / f"pairs-{digest.hexdigest()[:12]}"
         if not place.is_dir():

@@ -57,8 +57,8 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
     if files := files.difference(image.source for image in marked):
         raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or give images")
     missing = [f"{place} of {split}" for split, place in places if not place.is_dir()]
-    note = f"{listing}: {few(missing)} is not a folder; names of folders define the splits"
-    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)), (note,) * bool(missing))
+    notes = (f"{listing}: {few(missing)} is not a folder; names of folders define the splits",) if missing else ()
+    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)), notes)
 
 
 def _marked(
