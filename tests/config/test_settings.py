@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import crispseg.config.settings
 from crispseg import CrispsegError
-from crispseg.config.files import real_path
 from crispseg.config.settings import Text, checked
 from crispseg.config.yaml_files import parse_yaml, read_yaml
 from crispseg.data import Augment, Folder
@@ -140,11 +139,3 @@ def test_files_that_are_no_settings(text: str | None, phrases: list[str], tmp_pa
         path.write_bytes(text.encode(errors="surrogateescape"))
     with refuses(str(path), *phrases):
         read_yaml(path)
-
-
-def test_a_working_folder_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    (tmp_path / "removed").mkdir()
-    monkeypatch.chdir(tmp_path / "removed")
-    (tmp_path / "removed").rmdir()
-    with refuses("the working folder no longer exists"):
-        real_path("a.png")

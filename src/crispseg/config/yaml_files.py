@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from crispseg.config.files import decoded_file
+from crispseg.config.files import read_text
 from crispseg.errors import CrispsegError, one_line
 
 RECIPES = Path(str(resources.files("crispseg") / "recipes"))  # folder of the package's recipes
@@ -51,8 +51,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not Path(path).exists():
         raise CrispsegError(f"{path} is missing; give a folder of data, or a YAML file of settings")
     try:
-        tree = parse_yaml(decoded_file(path))
-    except (OSError, ValueError) as error:
+        tree = parse_yaml(read_text(path))
+    except (ValueError, CrispsegError) as error:
         raise CrispsegError(f"{path} is not a YAML file of settings ({one_line(error)}); correct it") from None
     if isinstance(tree, dict):
         return {str(key): value for key, value in tree.items()}

@@ -103,15 +103,13 @@ class MaskLookup:
 class IdLookup(MaskLookup):
     """Lookup for masks of class ids; 255 and the values of `ignore` become 255."""
 
-    def __init__(
-        self,
-        classes: int,
-        ignore: tuple[int, ...] = (),
-        remedy: str = "correct the mask, or give data.num_classes or data.classes for all values, with the background "
-        "if it is 0, or data.ignore for ignored ones, or data.palette for colours",
-    ) -> None:
+    def __init__(self, classes: int, ignore: tuple[int, ...] = ()) -> None:
         self.classes, void = classes, sorted({IGNORE, *ignore})
         wrong = f"is out of range 0 to {classes - 1} (ignored: {', '.join(map(str, void))})"
+        remedy = (
+            "correct the mask, or give data.num_classes or data.classes for all values, with the background if it is "
+            "0, or data.ignore for ignored ones, or data.palette for colours"
+        )
         meaning = {index: index for index in range(classes)} | dict.fromkeys(void, IGNORE)
         super().__init__(meaning, wrong, remedy)
 
