@@ -152,10 +152,13 @@ def test_numbers_in_a_class_list_are_ids(text: str, tmp_path: Path) -> None:
     [
         (b"\xff\xfe\x00\xd8", "cannot be read"),
         (b"1 road\n3 car\n2 roof", "has the ids 1 to 3, but no name for 0; add a line"),
-        (b"id\tname\tcount\n0\twall\t700\n1\tfloor\t800\n", "has several columns"),
+        (
+            b"id\tname\tcount\n0\twall\t700\n1\tfloor\t800\n",
+            "the class name 'id\\tname\\tcount' is empty or has control characters",
+        ),
     ],
 )
 def test_class_lists_that_are_refused(content: bytes, reason: str, tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "classes.txt").write_bytes(content)
-    with refuses(f"{tmp_path / 'classes.txt'} {reason}"):
+    with refuses(str(tmp_path / "classes.txt"), reason):
         read_names(tmp_path / "classes.txt")

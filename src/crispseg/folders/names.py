@@ -37,8 +37,8 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     """Return the class names of a text file with a name per line; errors name the file.
 
     If each line has an id and a name, such as "2 car" or "car,2", the names are in the order of these ids. A first line
-    such as "id;name" is skipped then, and 255 is ignored. Ids with a gap, other columns that tabs separate, and errors
-    of `read_lines` and `LabelSet`, raise a `CrispsegError`.
+    such as "id;name" is skipped then, and 255 is ignored. Ids with a gap, and errors of `read_lines` and `LabelSet`,
+    raise a `CrispsegError`.
     """
     return checked_names(listed_names(path, read_lines(path)), path)
 
@@ -54,8 +54,6 @@ def checked_names(names: Sequence[str], place: object) -> tuple[str, ...]:
 def listed_names(path: str | Path, lines: list[str]) -> tuple[str, ...]:
     names = numbered_names(lines[bool(TITLE_LINE.fullmatch(lines[0])) :])
     if not names:
-        if any("\t" in line for line in lines):
-            raise CrispsegError(f"{path} has several columns; keep that of ids and that of names, without a title")
         return tuple(lines)
     names.pop(IGNORE, None)
     if gaps := sorted({*range(max(names))} - {*names}):

@@ -40,7 +40,7 @@ class FolderSettings(Settings):
             names: lines "r g b name", CSV, JSON, YAML or CVAT's labelmap.txt. Equal names are one class.
             Classes are displayed in these colours, unless all are greys.
         palette_tolerance: largest RGB distance, 0 to 442, at which another colour counts as the nearest one of
-            palette; auto derives it from the masks.
+            palette; auto is 0.
         val_ratio: share of the images for validation, if neither folders nor lists define the splits.
         seed: random seed of the choice of these images.
         train_list: text file with the names of the training images, used instead of val_ratio.
