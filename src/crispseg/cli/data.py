@@ -13,9 +13,9 @@ from rich.table import Column, Table
 from crispseg.cli.command import Command
 from crispseg.cli.keys import WithOptions
 from crispseg.data.catalogue import catalogue
-from crispseg.data.hints import after_get, after_import
 from crispseg.data.importing import import_annotations
 from crispseg.data.sources import Nuclei
+from crispseg.errors import command_line
 from crispseg.io.files import check_new_folder, writable_folder
 
 
@@ -60,8 +60,11 @@ class GetData(Command):
             for pair in nuclei.pairs(split):
                 copy(pair.image, writable_folder(self.out / "images" / split))
                 copy(pair.mask, writable_folder(self.out / "instances" / split))
-        self.results |= {"out": self.out, "next": after_get(self.out)}
-        print(f"wrote {self.out}", "next:", f"  {after_get(self.out)}", sep="\n")
+        settings = {kind: str(self.out / kind) for kind in ("images", "instances")}
+        settings |= {"classes": "[background,nucleus,border]", "out": f"runs/{self.out.name}"}
+        step = command_line(["train"], settings)
+        self.results |= {"out": self.out, "next": step}
+        print(f"wrote {self.out}", "next:", f"  {step}", sep="\n")
 
 
 @dataclass(kw_only=True)
@@ -83,5 +86,6 @@ class ImportData(WithOptions):
 
     def __call__(self) -> None:
         lines = import_annotations(self.sources, self.out, **self.options)
-        self.results |= {"out": self.out, "summary": lines, "next": after_import(self.out)}
-        print(*lines, "next:", f"  {after_import(self.out)}", sep="\n")
+        step = command_line(["train", self.out], {"out": f"runs/{self.out.name}"})
+        self.results |= {"out": self.out, "summary": lines, "next": step}
+        print(*lines, "next:", f"  {step}", sep="\n")

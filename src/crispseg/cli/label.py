@@ -14,10 +14,10 @@ from rich.console import Console
 from crispseg.cli.command import WithData
 from crispseg.cli.keys import WithDevice, show_page
 from crispseg.config.files import real_path
+from crispseg.config.settings import CONFIG
 from crispseg.data.examination import pairs_of
-from crispseg.data.hints import after_errors
 from crispseg.data.named import build_data
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, command_line
 from crispseg.evaluation.recorded import recorded_data
 from crispseg.inference import Segmenter
 from crispseg.inference.image_files import named_images
@@ -125,8 +125,10 @@ class LabelErrors(WithDevice, WithData):
         write_file(folder / "errors.txt", "".join(f"{suspect.name}\n" for suspect in first))
         about = f"{len(first)} of {len(suspects)} masks, judged by {self.run}"
         show_page(folder / PAGE, errors_page("Masks that are probably wrong", about, first))
-        if again := after_errors(self.run, folder / "errors.txt"):
-            print("train without them:", again, sep="\n  ")
+        settings = Path(self.run) / CONFIG
+        if settings.is_file():  # not of saved models
+            changes = {"data.exclude": str(folder / "errors.txt"), "out": f"{settings.parent}_without_errors"}
+            print("train without them:", command_line(["train", settings], changes), sep="\n  ")
 
 
 def records(rows: Sequence[Sequence[object]]) -> list[dict[object, object]]:

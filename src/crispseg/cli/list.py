@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from huggingface_hub import ModelCard
 
 from crispseg.cli.command import Command
-from crispseg.data.hints import of_bundled_models
+from crispseg.data.sources import PART
+from crispseg.errors import command_line
 from crispseg.models import list_models, models, saving
 
 
@@ -37,5 +38,6 @@ class List(Command):
             classes = ", ".join(info.label_set().names)
             print(f"{name:20}{classes}: {info.title}, {scores}")
             print(*(f"{'':20}{entry.kind} {entry.name}: {entry.licence}" for entry in info.licences), sep="\n")
-        print("try one:", of_bundled_models(), sep="\n  ")
+        image = min((PART / "images").glob("*.png"))
+        print("try one:", command_line(["predict", "nuclei", image], {"out": "predictions"}), sep="\n  ")
         print(f"training data and weaknesses: {saving.SHIPPED}/NAME/{saving.CARD_FILE}")

@@ -60,7 +60,7 @@ def from_loaded(picture: Any, name: object) -> Raster:
     """Return the image of a PIL image with the values that Pillow decodes."""
     bits = GREY_BITS.get(picture.mode, 8)
     color = "grey" if picture.mode in GREY_BITS else COLOR_MODES.get(picture.mode, picture.mode)
-    levels = picture.getpalette("RGB") or [] if color == "palette" else []
+    levels = picture.getpalette("RGB") or []  # none of other colours
 
     def load(top: int, bottom: int) -> NDArray[Any]:
         values = np.asarray(picture)
