@@ -220,7 +220,7 @@ def draw_outlines(
             points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
         draw = draws.get(kind, _draw_polygon)
         spans.append(draw(points, height, width))
-    return covered(spans)
+    return united(spans)
 
 
 def point_array(outline: Any) -> NDArray[np.float64]:
@@ -253,14 +253,10 @@ def check_within(left: int, top: int, rows: int, columns: int, height: int, widt
         raise CrispsegError(f"its mask, {place}, is not within the image, {height}x{width} (height x width)")
 
 
-def covered(inside: Sequence[Spans], outside: Sequence[Spans] = ()) -> Spans:
-    """Return the pixels that are in any of the first and in none of the others."""
-    none = np.zeros((0, 2), np.int64)
-    starts, ends = np.concatenate([none, *inside]).T
-    hole_starts, hole_ends = np.concatenate([none, *outside]).T
-    hole = len(starts) + 1  # outweighs everything that is inside
-    positions = np.concatenate([starts, ends, hole_starts, hole_ends])
-    steps = np.repeat([1, -1, -hole, hole], [len(starts), len(ends), len(hole_starts), len(hole_ends)])
+def united(parts: Sequence[Spans]) -> Spans:
+    """Return the pixels that are in any of the parts."""
+    starts, ends = np.concatenate(parts).T
+    positions, steps = np.concatenate([starts, ends]), np.repeat([1, -1], len(starts))
     order = positions.argsort()
     positions, depth = positions[order], steps[order].cumsum()
     filled = np.flatnonzero((depth[:-1] > 0) & (positions[1:] > positions[:-1]))

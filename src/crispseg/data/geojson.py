@@ -16,11 +16,10 @@ from crispseg.data.annotations import (
     Shape,
     Spans,
     alphabetical,
-    covered,
     draw_outlines,
 )
 from crispseg.errors import CrispsegError
-from crispseg.io.outlines import write_polygons
+from crispseg.io.outlines import joined, write_polygons
 from crispseg.labels import LabelSet
 
 
@@ -75,6 +74,4 @@ def write_geojson(folder: Path, images: Iterable[Outlined], classes: LabelSet) -
 
 def _draw(rings: Sequence[Any], height: int, width: int) -> Spans:
     """Return the pixels of a polygon with holes."""
-    outer, *holes = rings
-    cut = draw_outlines("polygon", holes, height, width)
-    return covered([draw_outlines("polygon", [outer], height, width)], [cut])
+    return draw_outlines("polygon", [joined(rings)], height, width)
