@@ -261,3 +261,14 @@ def test_class_names_of_yolo_in_other_files(name: str, tmp_path: Path) -> None:
     (root / name).write_text("crack\nhole\n" if name.endswith("txt") else "names: [crack, hole]")
     first = ["x", "y"] if name == "classes.txt" else ["crack", "hole"]
     assert imported([root], tmp_path / "out").names == ["background", *first]
+
+
+@pytest.mark.parametrize(
+    ("line", "phrase"),
+    [("0 0.5 0.5 nan 0.1 0.2 0.2\n", "points outside"), ("0 0.5 0.5\n", "has 1 points, but needs 3")],
+)
+def test_lines_of_yolo_without_a_polygon(line: str, phrase: str, tmp_path: Path, refuses: Any) -> None:
+    root = yolo(tmp_path / "in", "{kind}", ["a"], line)
+    (root / "data.yaml").write_text("names: [crack]")
+    with refuses("a.txt: line 1", phrase):
+        import_annotations([root], tmp_path / "out")

@@ -138,8 +138,6 @@ def _shape(line: str, words: list[str], names: Mapping[int, str]) -> Shape:
         raise CrispsegError(f"{line} is a box, not a polygon; export polygons of all objects, or remove it")
     try:
         number, points = int(words[0]), np.array(words[1:], np.float64).reshape(-1, 2)
-        if len(points) < 3 or not np.isfinite(points).all():
-            raise ValueError
     except ValueError:
         raise CrispsegError(f"{line} is not a polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
     if number not in names:
