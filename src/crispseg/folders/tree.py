@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from crispseg.errors import CrispsegError
 from crispseg.io.files import files_below
 from crispseg.io.images import SUFFIXES
 
@@ -32,8 +31,6 @@ class Tree:
         A missing folder raises a `CrispsegError`.
         """
         root = Path(root)
-        if not root.is_dir():
-            raise CrispsegError(f"{root} is missing or not a folder; give a folder of data")
         return cls(root, tuple(sorted(PurePosixPath(path.relative_to(root)) for path in files_below(root))))
 
     @cached_property

@@ -76,6 +76,8 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
     real = os.path.realpath(folder)
     try:
         entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CrispsegError(f"{folder} is missing or not a folder; give a folder") from None
     except OSError as error:
         raise CrispsegError(f"{folder} cannot be read ({error.strerror}); check its permissions, or move it") from None
     if real in above or (above and RUN.issubset(entry.name for entry in entries)):

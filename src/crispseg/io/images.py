@@ -153,9 +153,6 @@ def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.u
 
 def find_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[Path]:
     """Return all images in a folder and its sub-folders by suffix, sorted; see `files_below`."""
-    if not Path(folder).is_dir():
-        fault = "not a folder" if Path(folder).exists() else "missing"
-        raise CrispsegError(f"{folder} is {fault}; give a folder of images")
     return sorted(path for path in files_below(Path(folder)) if path.suffix.lower() in suffixes)
 
 
