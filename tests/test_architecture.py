@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -46,12 +47,18 @@ def paths() -> dict[str, Path]:
     return {name.removesuffix(".__init__"): path for name, path in names.items()}
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports() -> dict[str, set[str]]:
     """What each file of the package imports of it, in functions and for type checkers too."""
     files = {"crispseg" if name == "__init__" else f"crispseg.{name}": path for name, path in paths().items()}
     found: dict[str, set[str]] = {}
     for name, path in files.items():
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        nodes = list(ast.walk(tree(path)))
         named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         for node in nodes:
             if isinstance(node, ast.ImportFrom):
@@ -83,7 +90,7 @@ def test_packages_keep_their_order() -> None:
 
 def test_only_the_command_line_speaks_of_flags() -> None:
     for name, path in paths().items():
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        nodes = ast.walk(tree(path))
         texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
         assert name.startswith("cli") or not any(re.search(r"(?<![\w-])--[a-z]", text) for text in texts), name
 
@@ -91,7 +98,7 @@ def test_only_the_command_line_speaks_of_flags() -> None:
 def test_a_name_is_that_of_one_type() -> None:
     homes = defaultdict(set)
     for name, path in paths().items():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].add(name)
     assert homes and not {name: where for name, where in homes.items() if len(where) > 1}
@@ -120,7 +127,7 @@ def test_what_files_import_is_installed_with_the_package() -> None:
     assert declared >= set(THROUGH.values())
     of_module = packages_distributions()
     for path in sorted(ROOT.rglob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree(path).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for top in {name.partition(".")[0] for name in names} - {"crispseg", *sys.stdlib_module_names}:

@@ -63,6 +63,7 @@ def test_repeats_are_other_crops(data: Folder, refuses: Refuses) -> None:
         Augment(repeat=0)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_val_images_that_memory_would_not_do_for(data: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LARGE", 1000)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1)

@@ -66,17 +66,18 @@ def studio(request: Any) -> Any:
     return httpx.Response(200, content=file.read_bytes()) if file.is_file() else httpx.Response(404)
 
 
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    client = pytest.importorskip("fastapi.testclient").TestClient
-    monkeypatch.syspath_prepend(EXAMPLE)
-    for key, value in (("MODEL", "nuclei"), ("FOLDER", str(tmp_path / "all")), ("LABEL_STUDIO_API_KEY", "personal")):
-        monkeypatch.setenv(key, value)
-    app, project = (importlib.import_module(name) for name in ("app", "project"))
-    monkeypatch.setattr(project, "client", httpx.Client(base_url=project.URL, transport=httpx.MockTransport(studio)))
-    yield SimpleNamespace(post=client(app.app, raise_server_exceptions=False).post, project=project)
-    for name in ("app", "project"):
-        del sys.modules[name]
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    client, folder = pytest.importorskip("fastapi.testclient").TestClient, tmp_path_factory.mktemp("versions")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLE)
+        for key, value in (("MODEL", "nuclei"), ("FOLDER", str(folder / "all")), ("LABEL_STUDIO_API_KEY", "personal")):
+            patch.setenv(key, value)
+        app, project = (importlib.import_module(name) for name in ("app", "project"))
+        patch.setattr(project, "client", httpx.Client(base_url=project.URL, transport=httpx.MockTransport(studio)))
+        yield SimpleNamespace(post=client(app.app, raise_server_exceptions=False).post, project=project)
+        for name in ("app", "project"):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("kind", ["Brush", "Polygon"])
@@ -111,9 +112,11 @@ def test_first_guesses(kind: str, backend: Any, tmp_path: Path) -> None:
         ("webhook", START, {}, "is running"),
     ],
 )
-def test_refusals(address: str, body: Any, settings: Any, phrase: str, backend: Any) -> None:
+def test_refusals(
+    address: str, body: Any, settings: Any, phrase: str, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in settings.items():
-        setattr(backend.project, name, value)  # the fixture imports another module for each test
+        monkeypatch.setattr(backend.project, name, value)
     with backend.project.training_lock(7):
         answer = backend.post(f"/{address}", json=body)
     assert answer.status_code in (400, 422) and phrase in answer.text

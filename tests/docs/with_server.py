@@ -20,7 +20,7 @@ import numpy as np
 
 sys.modules.update(dict.fromkeys(("torch", "crispseg")))  # imports of them raise an ImportError
 sys.path.append(str(Path(__file__).parents[2] / "examples/serve"))
-LIMITS = {"MAX_BYTES": 40_000, "MAX_PIXELS": 10_000, "MAX_REQUESTS": 4, "WAIT": 0.3, "THREADS": 1}
+LIMITS = {"MAX_BYTES": 40_000, "MAX_PIXELS": 10_000, "MAX_REQUESTS": 4, "WAIT": 0.1, "THREADS": 1}
 
 
 def picture(mode: str, size: tuple[int, int], form: str = "PNG") -> bytes:

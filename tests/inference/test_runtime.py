@@ -155,16 +155,15 @@ def _two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_two_threads")
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    ("name", "backend", "output"),
+    ("name", "backend", "output", "way"),
     [
-        ("model", "auto", "logits"),
-        ("a.onnx", "auto", "logits"),
-        ("a.onnx", "auto", "labels"),
-        ("a.onnx", "openvino", "logits"),
-        ("a.xml", "auto", "logits"),
-        ("a.xml", "auto", "labels"),
+        *(("model", "auto", "logits", way) for way in WAYS),
+        *(("a.onnx", "auto", "logits", way) for way in ("threads", "lists")),
+        *(("a.xml", "auto", "logits", way) for way in ("threads", "lists")),
+        ("a.onnx", "openvino", "logits", "threads"),
+        ("a.onnx", "auto", "labels", "threads"),
+        ("a.xml", "auto", "labels", "threads"),
     ],
 )
 def test_threads_get_the_labels_of_their_images(

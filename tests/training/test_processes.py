@@ -138,6 +138,7 @@ def unchanged(image: Any, mask: Any) -> dict[str, Any]:
     return {"image": image, "mask": mask}
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("kind", ["daemonic", "spawn", "interactive"])
 def test_workers_that_cannot_start(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
