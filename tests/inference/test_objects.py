@@ -29,7 +29,7 @@ from crispseg.data import Nuclei
 from crispseg.data.formats import read_annotations
 from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.inference import Segmentation
-from crispseg.inference.objects import ObjectRule, measured, object_rules
+from crispseg.inference.objects import Object, ObjectRule, measured, object_rules
 from crispseg.io.images import read_image, read_mask, write_image
 from crispseg.io.outlines import segmentations
 from crispseg.labels import LabelSet
@@ -171,8 +171,8 @@ def test_files_of_an_image(tmp_path: Path) -> None:
     assert written.dtype == np.uint16
     np.testing.assert_array_equal(written, objects.ids)
     first, *rows = table.read_text().splitlines()
-    assert first == "id,area,x,y,width,height,centroid_x,centroid_y,rectangle_length,rectangle_width,probability"
-    assert rows[0] == "1,72,1,2,9,8,5.5,6.0,9.0,8.0," and len(rows) == len(objects) == 3
+    assert tuple(first.split(",")) == Object._fields
+    assert rows[0] == "1,72,1,2,9,8,5.5,6.0,9.0,8.0,,nucleus" and len(rows) == len(objects) == 3
     assert [each.area for each in objects] == [72, 80, 32]
 
 

@@ -203,9 +203,8 @@ class Objects:
         check_results(numbers)
         check_text(table, "id,area,")
         write_image(numbers, self.ids.astype(np.uint16), self.made_of or MADE_OF)
-        columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
         of_page = {} if page is None else {"page": page}
-        header, rows = [*columns, *of_page], [[*row[: len(columns)], *of_page.values()] for row in self]
+        header, rows = [*Object._fields, *of_page], [[*row, *of_page.values()] for row in self]
         if pixel_size:
             pixel, unit = pixel_area(pixel_size)
             header.append(f"area_{unit}")

@@ -71,9 +71,9 @@ class Outlines:
         names = {index: label for index, label in enumerate(self.classes.names) if index != left_out}
         if job.objects is not None:
             ids, table = (results[0].with_name(f"{results[0].stem}{ending}") for ending in OBJECT_ENDINGS)
-            labels, only = read_mask(ids), np.ravel(job.objects)[0]
+            labels = read_mask(ids)
             with table.open(newline="") as file:
-                names = {int(row["id"]): row.get("category", only) for row in csv.DictReader(file)}
+                names = {int(row["id"]): row["category"] for row in csv.DictReader(file)}
         covered, place = self.of_maps.pop(results[0], None) or self.covered(labels), self.folder / job.format
         return Outlined(image, name, labels, place, names, covered, self._map_of(image, results[0]))
 
