@@ -201,9 +201,9 @@ class Segmenter:
         task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
         with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as 512"):
             labels, logits, confidence = self._see_or_tile(image)
-        full = None if logits is None else logits.full
-        if full is not None and not keeps_logits:
-            full = partial(self.logits, image)
+        full = None
+        if logits is not None:
+            full = logits.full if keeps_logits else partial(self.logits, image)
         name, temperature = path.stem if path else "image", self.info.temperature
         further = path, full, confidence, temperature, partial(self.novelty, image)
         return Segmentation(name, as_picture(image), labels, self.label_set, *further)
