@@ -150,12 +150,13 @@ def _by_known_keys(tree: Tree, known: Mapping[str, Field]) -> Tree:
     for key, entry in tree.items():
         if "\\udc" in ascii(entry).replace("\\\\", ""):  # ascii doubles the backslashes of texts
             raise CrispsegError("has a name that is not UTF-8, which a model cannot record; rename it", key)
+        if key in known:
+            continue
         owner, _, name = key.rpartition(".")
-        if key not in known and owner not in known:
+        if owner not in known:
             raise unknown(key, known)
-        if key not in known:
-            before = checked(dict[str, Any], values.get(owner, known[owner].default) or {}, owner)
-            values[owner] = before | {name: checked(Any, entry, key)}
+        before = checked(dict[str, Any], values.get(owner, known[owner].default) or {}, owner)
+        values[owner] = before | {name: checked(Any, entry, key)}
     return values
 
 
