@@ -198,7 +198,7 @@ class PredictionJob:
             "value_range": segmenter.value_range,
             **{name: getattr(self, name) for name in OF_RESULTS},
             "format": PALETTE if self.writes_annotations else self.format,
-            "polygons": self.polygons and [self.tolerance, self.square],
+            "polygons": [self.tolerance, self.square] if self.polygons and self.tolerance else None,
             "refuse": self.refuse,  # results of unlike images are then none to keep
         }
 
