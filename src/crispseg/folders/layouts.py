@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -272,8 +272,11 @@ def question(tree: Tree, title: str, advice: str) -> Question:
 
 def listing(tree: Tree) -> list[str]:
     """Return the folders with the number of their files by suffix, as a line."""
+    folders: dict[PurePosixPath, Counter[str]] = defaultdict(Counter)
+    for path in tree.files:
+        folders[path.parent][path.suffix.lower()] += 1
     lines = []
-    for folder, counts in tree.folders.items():
+    for folder, counts in folders.items():
         files = " and ".join(f"{count} {suffix[1:] or 'files'}" for suffix, count in counts.most_common(3))
         lines.append(f"{folder}: {files}")
     return [f"it contains {few(lines, 12)}" if lines else "it contains no files"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -37,14 +35,6 @@ class Tree:
     def images(self) -> tuple[PurePosixPath, ...]:
         """Paths of the files with a suffix of images."""
         return tuple(path for path in self.files if path.suffix.lower() in SUFFIXES)
-
-    @cached_property
-    def folders(self) -> Mapping[PurePosixPath, Counter[str]]:
-        """Folder → number of its own files by suffix, in lower case."""
-        counts: dict[PurePosixPath, Counter[str]] = defaultdict(Counter)
-        for path in self.files:
-            counts[path.parent][path.suffix.lower()] += 1
-        return dict(counts)
 
     def named(self, folder: PurePosixPath | str = ".") -> dict[str, Path]:
         """Return the full paths of the files of one folder, without its sub-folders, by their names."""
