@@ -59,7 +59,7 @@ def test_the_answer_about_strokes_trains(tmp_path: Path, capsys: pytest.CaptureF
     network = "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16", "--model.pretrained=false"
     settings = "--augment.crop=32", "--iterations=2", "--workers=0", "--loggers=[]"
     text = error_of(capsys, "train", root, "--out", tmp_path / "run", *network, *settings)
-    assert "if the masks are strokes" in text
+    assert "as in masks of strokes" in text
     (answer,) = (words for words in hints(text) if "--data.ignore=[255]" in words)
     capsys.readouterr()
     assert main(answer) == 0

@@ -37,12 +37,6 @@ def plausible(ids: set[int]) -> bool:
     return bool(ids) and 2 * len(ids) > max(ids)
 
 
-def mostly_white(masks: Iterable[MaskFacts]) -> bool:
-    """Return whether most pixels of the grey masks with 255 have this value, as if only strokes were labelled."""
-    pixels = pixels_of(mask for mask in masks if IGNORE in mask.held)
-    return pixels[IGNORE] > MOSTLY * pixels.total()
-
-
 def palettes_differ(masks: Iterable[MaskFacts]) -> bool:
     """Return whether a colour of palette files has several indices, so that indices have no fixed meaning."""
     indices: dict[Color, int] = {}

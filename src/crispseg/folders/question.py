@@ -16,7 +16,6 @@ from crispseg.folders.mask_values import (
     THRESHOLD,
     WHITES,
     Masks,
-    mostly_white,
     palettes_differ,
     pixels_of,
     plausible,
@@ -44,14 +43,15 @@ def question_about(declared: Declared, masks: Masks, place: Path, instances: Pat
     kinds: dict[tuple[bool, ...], list[MaskFacts]] = defaultdict(list)
     for mask in masks:
         kinds[kind_of(mask)].append(mask)
-    by_color = any(mask.colors for mask in masks) or palettes_differ(masks)
+    is_mixed = palettes_differ(masks)
+    by_color = is_mixed or any(mask.colors for mask in masks)
     if not by_color and values_of(masks) <= {*declared.ignore}:
         raise CrispsegError(f"{place}: no mask has a labelled pixel; label some, or correct data.ignore")
     choices = color_choices(masks) if by_color else value_choices(masks, declared, instances)
     title = f"{place}: the meaning of the mask values is unclear"
     if declared.count is not None:
         title += f" for {declared.count} classes"
-    if palettes_differ(masks):
+    if is_mixed:
         title += "; palettes differ from file to file"
     return Question(title, [*map(fact, kinds.values())], choices, ADVICE)
 
@@ -79,8 +79,7 @@ def value_choices(masks: Masks, declared: Declared, instances: Path | None) -> C
     ids = values - {IGNORE, *declared.ignore}
     choices: Choices = {}
     if IGNORE in values and len(ids) <= MOST_IDS and plausible(ids):  # other masks have no 255, or only 0 next to it
-        unlabelled = "if the masks are strokes, and 255 is unlabelled" if mostly_white(masks) else "if 255 means ignore"
-        choices[unlabelled] = {"data.ignore": sorted({*declared.ignore, IGNORE})}
+        choices["if 255 is unlabelled, as in masks of strokes"] = {"data.ignore": sorted({*declared.ignore, IGNORE})}
         if ids == {0, 1}:
             choices["if 1 and 255 are one class"] = {"data.palette": [[grey(0)], [grey(1), grey(IGNORE)]]}
         return choices
