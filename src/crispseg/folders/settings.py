@@ -120,13 +120,15 @@ class FolderSettings(Settings):
 
         Contradictions raise a `CrispsegError`.
         """
-        colors, palette_names = (None, None) if self.palette is None else numbered_colors(self.palette)
+        colors, names = (None, None) if self.palette is None else numbered_colors(self.palette)
         classes = self.class_list(class_file)
-        given = read_names(classes) if isinstance(classes, (str, Path)) else classes
-        names = palette_names if given is None else checked_names(given, "data.classes")
-        if names is None and self.of_instances:
+        if isinstance(classes, list):
+            names = checked_names(classes, "data.classes")
+        elif classes is not None:
+            names = read_names(classes)
+        elif self.of_instances:
             names = INSTANCE_CLASSES
-        count = self._declared_count(None if given is None else names, colors)
+        count = self._declared_count(None if classes is None else names, colors)
         tolerance = 0.0 if self.palette_tolerance == "auto" else self.palette_tolerance
         ignore = self._ignored(colors)
         return Declared(count, names, colors, ignore, tolerance, self.of_instances, self.merge, self.drop)
