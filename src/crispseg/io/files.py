@@ -73,13 +73,7 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
 
     `above` are the real paths of the folders above, since a link may lead back to them.
     """
-    real = os.path.realpath(folder)
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CrispsegError(f"{folder} is missing or not a folder; give a folder") from None
-    except OSError as error:
-        raise CrispsegError(f"{folder} cannot be read ({error.strerror}); check its permissions, or move it") from None
+    real, entries = os.path.realpath(folder), _entries(folder)
     if real in above or (above and RUN.issubset(entry.name for entry in entries)):
         return
     for entry in entries:
@@ -89,6 +83,15 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
             yield from files_below(folder / entry.name, above | {real})
         elif entry.is_file() or not Path(entry.path).exists():  # readers report a broken link
             yield folder / entry.name
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CrispsegError(f"{folder} is missing or not a folder; give a folder") from None
+    except OSError as error:
+        raise CrispsegError(f"{folder} cannot be read ({error.strerror}); check its permissions, or move it") from None
 
 
 def digest(*files: Path) -> str:
