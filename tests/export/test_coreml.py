@@ -33,8 +33,11 @@ def package(model: crispseg.SegmentationModel, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
     path = folder / "crisp.mlpackage"
-    for _ in range(2):  # an earlier package is replaced
-        assert main(["export", str(folder), "--out", str(path), "--size", *map(str, SIZE)]) == 0
+    path.mkdir()
+    for name in ("Manifest.json", "earlier"):  # an earlier package is replaced
+        (path / name).touch()
+    assert main(["export", str(folder), "--out", str(path), "--size", *map(str, SIZE)]) == 0
+    assert not (path / "earlier").exists()
     return path
 
 
@@ -54,7 +57,7 @@ def test_the_program_is_that_of_the_model(package: Path) -> None:
     assert str(Path(crispseg.__file__).parent).encode() not in content
 
 
-@pytest.mark.parametrize("name", ["crisp_s", "fpn", "sfnet_lite"])
+@pytest.mark.parametrize("name", ["fpn", "sfnet_lite"])
 def test_models_can_be_exported(name: str, tmp_path: Path) -> None:
     """Elsewhere than on macOS, nothing runs the programs."""
     model = crispseg.create_model(name, num_classes=3, backbone="test_efficientnet", width=16).eval()

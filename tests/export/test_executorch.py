@@ -73,6 +73,7 @@ def test_damage_is_found(file: Path, tmp_path: Path, refuses: Any) -> None:
 
 
 def test_a_network_with_pyramid_pooling_agrees(tmp_path: Path) -> None:
-    model = crispseg.create_model("sfnet_lite", num_classes=3, backbone="test_efficientnet").eval()
+    options = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8, "fuse_levels": [5]}
+    model = crispseg.create_model("sfnet", **options).eval()
     certificate = export_model(model, tmp_path / "a.pte", "executorch", size=SIZE, sampling="gather")
     assert certificate.comparisons[0].agrees

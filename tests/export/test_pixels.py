@@ -146,7 +146,7 @@ def saved_run(name: str, folder: Path) -> str | Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nuclei", "aerial", "leaf", *RUNS])
+@pytest.mark.parametrize("name", ["nuclei", "aerial", *RUNS])
 def test_labels_are_those_of_a_segmenter(name: str, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     run = saved_run(name, tmp_path / "run")
