@@ -200,7 +200,7 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
     folder = Path(setup.config.out)
     print_lines(console, closing_lines(setup.config, trainer, setup.data))
     samples: Any = setup.loaders[0].dataset
-    stages = callback(trainer, StageTimes).lines(samples.seconds)
+    stages = callback(trainer, StageTimes).lines(samples.seconds, on_cuda(setup.config))
     print_lines(console, stages)
     model = setup.task.model
     if trainer.is_global_zero:  # other processes may not have access to the folder

@@ -20,7 +20,10 @@ LONG_RUN = 60.0  # seconds
 
 
 class StageTimes(Callback):
-    """Measure how long training waits for data, computes and evaluates."""
+    """Measure how long training waits for data, computes and evaluates.
+
+    The backward stage includes the optimizer's step.
+    """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -39,8 +42,11 @@ class StageTimes(Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self.end("data")
 
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        self.end("forward")
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        self.end("forward and backward")
+        self.end("backward")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.end("data")
@@ -48,18 +54,21 @@ class StageTimes(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.end("evaluation")
 
-    def lines(self, loading: Tensor) -> list[str]:
+    def lines(self, loading: Tensor, on_cuda: bool) -> list[str]:
         """Return the share of each stage, and advice for long ones.
 
-        The time of waiting for data is divided by `loading`, the seconds of reading and augmenting in all workers.
+        The time of waiting for data is divided by `loading`, the seconds of reading and augmenting in all workers. A
+        GPU computes forward and backward while Python waits elsewhere, so that only their sum is known.
         """
         reading, augmenting = (loading / loading.sum().clamp(min=1e-9) * self.seconds["data"]).tolist()
         stages = {"reading": reading, "augmenting": augmenting}
-        stages |= {name: self.seconds[name] for name in ("forward and backward", "evaluation")}
+        if on_cuda:
+            stages["forward and backward"] = self.seconds["forward"] + self.seconds["backward"]
+        else:
+            stages |= {name: self.seconds[name] for name in ("forward", "backward")}
+        stages["evaluation"] = self.seconds["evaluation"]
         total = sum(stages.values()) or 1.0
-        lines = ["time: " + ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in stages.items())]
-        for name, remedy in REMEDIES.items():
-            share = stages[name] / total
-            if share >= LONG and total >= LONG_RUN:
-                lines.append(f"{name} takes {share:.0%}: {remedy}")
-        return lines
+        shares = {name: seconds / total for name, seconds in stages.items()}
+        table = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        long = [name for name in REMEDIES if shares[name] >= LONG and total >= LONG_RUN]
+        return [f"time: {table}", *(f"{name} takes {shares[name]:.0%}: {REMEDIES[name]}" for name in long)]
