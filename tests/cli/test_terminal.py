@@ -79,12 +79,13 @@ def test_training(width: int, tmp_path: Path) -> None:
         assert max(places, default=0) < bar or not places
 
 
-def test_prediction(tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_prediction(width: int, tmp_path: Path) -> None:
     of_many_opinions(4).save_pretrained(tmp_path / "model")
     (tmp_path / "images").mkdir()
     for index in range(6):
         Image.fromarray(np.full((256, 320, 3), 40 * index, np.uint8)).save(tmp_path / f"images/{index}.png")
-    terminal = Terminal(WIDTHS[0], "predict", tmp_path / "model", tmp_path / "images", "--out", tmp_path / "out")
+    terminal = Terminal(width, "predict", tmp_path / "model", tmp_path / "images", "--out", tmp_path / "out")
     assert terminal.status == 0
     check_bars(terminal)
     assert len(list((tmp_path / "out").glob("?.png"))) == 6
