@@ -8,6 +8,7 @@ from rich.console import Console
 
 from crispseg.cli.keys import show_page
 from crispseg.cli.scoring import WithScores
+from crispseg.config.settings import plural
 from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.report import comparison_page
 from crispseg.evaluation.summary import ModelComparison
@@ -40,7 +41,7 @@ class Ablate(WithScores):
         names = list(ablations_of(model, self.only))
         (dataset,) = checked_splits([model], data, split)
 
-        conditions = f"{data.name} {split}, {len(dataset)} images, without retraining"
+        conditions = f"{data.name} {split}, {plural(len(dataset), 'image')}, without retraining"
         title = model.info.title
         print(f"{title}, {conditions}, scores in percent", flush=True)
         scored = ablate(model, dataset, names, device=self.device, workers=self.workers)

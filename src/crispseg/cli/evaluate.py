@@ -11,7 +11,7 @@ from rich.console import Console
 import crispseg
 from crispseg.cli.keys import WithProtocol, show_page
 from crispseg.cli.scoring import WithScores
-from crispseg.config.settings import Tree
+from crispseg.config.settings import Tree, plural
 from crispseg.evaluation.evaluate import score_run
 from crispseg.evaluation.report import draw_confusion, examples, report_page, thumbnails
 from crispseg.evaluation.summary import score_table
@@ -45,7 +45,7 @@ class Evaluate(WithProtocol, WithScores):
         further["curve"] = bool(self.html)
         model, dataset, evaluation = score_run(self.run, data, split, **further, **self.options)
         network = model.info.title
-        conditions = f"{data.name} {split}, {len(dataset)} images"
+        conditions = f"{data.name} {split}, {plural(len(dataset), 'image')}"
         seen = "" if protocol == WHOLE else f" ({protocol})"
         print(f"{network}, {conditions}, in percent{seen}")
         if objects := evaluation.objects:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from crispseg.cli.exit_codes import ExitCode
 from crispseg.cli.keys import WithProtocol
-from crispseg.config.settings import options_of
+from crispseg.config.settings import options_of, plural
 from crispseg.errors import CrispsegError, few
 from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.video import is_video, predict_video
@@ -56,7 +56,7 @@ class Predict(WithProtocol):
         console, shard = Console(stderr=True), self.options.get("shard")
         done = predict_files(self.run, self.images, self.out, console=console, **self.options)
         self.results |= asdict(done)
-        of = f"{done.total} images" + (f" of shard {shard}" if shard else "")
+        of = plural(done.total, "image") + (f" of shard {shard}" if shard else "")
         skipped = f", {done.skipped} of them earlier" if done.skipped else ""
         print(f"{done.done} of {of} segmented into {done.out}{skipped}")
         self.print_files(done)

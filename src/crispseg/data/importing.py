@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.config.files import read_text, real_path
-from crispseg.config.settings import shortened
+from crispseg.config.settings import plural, shortened
 from crispseg.data.annotations import Annotations, MarkedImage, Shape, claim
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
@@ -98,9 +98,9 @@ def import_annotations(
         invisible = _write(folder, tasks, splits, ids, background, labels)
     notes |= {"shapes contain no centre of a pixel and are in no mask": invisible}
     lines = [f"{len(names)} {text}: {few(names)}" for text, names in notes.items() if names]
-    lines += [f"{len(names)} images to {split}" for split, names in splits.items()]
+    lines += [f"{plural(len(names), 'image')} to {split}" for split, names in splits.items()]
     lines += chain(*(content.notes for content in contents))
-    return [f"wrote {out}: {len(tasks)} images, {len(labels)} classes", *lines]
+    return [f"wrote {out}: {plural(len(tasks), 'image')}, {len(labels)} classes", *lines]
 
 
 def _usable(tasks: list[Task], background: str | None) -> tuple[list[Task], str | None, dict[str, list[str]]]:

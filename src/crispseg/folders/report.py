@@ -159,11 +159,11 @@ def percent(share: float) -> str:
 
 
 def values_of_labels(lookup: MaskLookup, most: int = 8) -> dict[int, str]:
-    """Return at most `most` mask values of each class id and of 255: "7", "0-3, 9" or "[128, 64, 128]"."""
+    """Return at most `most` mask values of each class id and of 255: "7", "0-3, 9" or "[128, 64, 128]"; grey is one."""
     values: dict[int, list[Any]] = defaultdict(list)
     for value, label in lookup.meaning.items():
-        values[label].append(value)
-    if lookup.colors:
+        values[label].append(value[0] if lookup.colors and not lookup.in_color else value)
+    if lookup.in_color:
         return {label: few(map(list, colors), most) for label, colors in values.items()}
     return {label: few(ranges(numbers), most) for label, numbers in values.items()}
 

@@ -132,7 +132,7 @@ class Pipeline:
             if self.job.writes_annotations:
                 self.write_annotations()
         if self.job.tolerance is not None:
-            predictions.outlines = self.outlines.summary()
+            predictions.outlines = self.outlines.simplification()
         return predictions
 
     def state(self) -> str:

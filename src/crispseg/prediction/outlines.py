@@ -23,6 +23,7 @@ from crispseg.io.polygons import Coverage, coverage
 from crispseg.io.tiff import TIFF_SUFFIXES, open_dataset
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.prediction.job import VECTOR_FORMATS, PredictionJob
+from crispseg.prediction.predictions import Simplification
 
 
 def warn_of_pixels(image: Path) -> None:
@@ -88,9 +89,8 @@ class Outlines:
             warn_of_pixels(image)
         return raster if is_map else None
 
-    def summary(self) -> str:
-        """Return a line about what simplification changed."""
+    def simplification(self) -> Simplification:
+        """Return what simplification changed."""
         iou, boundary_f = self.iou.scores().miou, self.boundary.scores().measures()["boundary_f"][0]
-        lost = f"IoU {100 - iou:.1f} %, boundary F at 1 px {np.nan_to_num(100 - boundary_f):.1f} %"
-        before, after = self.points
-        return f"outlines: {before:,} points became {after:,}, at most {self.distance:.2f} px away; lost: {lost}"
+        before, after = self.points.tolist()
+        return Simplification(before, after, self.distance, 100 - iou, float(np.nan_to_num(100 - boundary_f)))
