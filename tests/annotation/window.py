@@ -27,6 +27,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from crispseg import Project
+from crispseg.annotation.widget import Annotator
 from crispseg.io.images import read_mask
 from crispseg.labels import IGNORE
 
@@ -147,6 +148,9 @@ def walk(folder: str) -> None:
     person.press("Save")
     person.wait(lambda: "written" in annotator.note.value)
     assert (Path(folder) / "predictions" / f"{annotator.name}_objects.csv").is_file()
+    other = Annotator(person.viewer)
+    other.open_project(folder)
+    person.wait(lambda: "another process" in other.note.value)
     person.viewer.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from crispseg.annotation.project import Labels, Progress, Project
 from crispseg.inference import Segmentation
 from crispseg.inference.objects import Object, Objects
+from crispseg.io.files import owned, user_path
 from crispseg.io.images import read_image
 from crispseg.labelling.following import Candidate
 from crispseg.labels import LabelSet
@@ -34,10 +36,12 @@ class Annotator:
     stop: Event | None = None  # ends the training, if there is one
     box: tuple[int, ...] | None = None  # to be shown in the next image
     name = ""  # of the shown image
+    place: Path | None = None  # folder of the project
 
     def __init__(self, napari_viewer: Any) -> None:
         from magicgui import widgets
 
+        self.ownership = ExitStack()  # of the folder of the project
         self.viewer = napari_viewer
         self.folder = widgets.FileEdit(mode="d", label="Project")
         self.names = widgets.LineEdit(label="Classes", tooltip="Names, separated by commas", enabled=False)
@@ -69,6 +73,7 @@ class Annotator:
         self.native = panel.native
         self.native.annotator = self, panel  # both live as long as the window
         self.native.destroyed.connect(self._stop)
+        self.native.destroyed.connect(lambda: self.ownership.close())
         self.note.native.setWordWrap(True)
         self.table.native.verticalHeader().hide()
         self.table.native.cellClicked.connect(self._show_object)
@@ -89,7 +94,17 @@ class Annotator:
 
     def open_project(self, folder: str | Path, images: Sequence[str] = (), classes: Sequence[str] = ()) -> None:
         """Open the project in a folder, with further images and, if there are any, other names of classes."""
-        self._run(self._show_project, Project, folder, images, [name.strip() for name in classes])
+        self._run(self._show_project, self._owned_project, folder, images, [name.strip() for name in classes])
+
+    def _owned_project(self, folder: str | Path, images: Sequence[str], classes: Sequence[str]) -> Project:
+        """Return the project in a folder; if another window has it open, raise a `CrispsegError`."""
+        place = user_path(folder)
+        if place != self.place:
+            with ExitStack() as ownership:
+                ownership.enter_context(owned(place))
+                self.ownership.close()
+                self.ownership, self.place = ownership.pop_all(), place
+        return Project(place, images, classes)
 
     def _rename_classes(self) -> None:
         """Take the names of classes when they are whole: the field is left, or the return key is pressed."""
