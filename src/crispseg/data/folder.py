@@ -16,8 +16,8 @@ from crispseg.config.settings import CHECKS, plural
 from crispseg.data.dataset import DataSource, FileDataset
 from crispseg.errors import CrispsegError, Question, did_you_mean, few
 from crispseg.folders.content import Content, content_of
-from crispseg.folders.facts import MaskFacts, read_image_facts, read_mask_facts
-from crispseg.folders.groups import group_of, original, together
+from crispseg.folders.facts import MaskFacts, read_mask_facts
+from crispseg.folders.groups import groups_by, undivided
 from crispseg.folders.layouts import files_in
 from crispseg.folders.lookup import ColorLookup, IdLookup
 from crispseg.folders.meaning import BLACK_AND_WHITE, Declared, Meaning
@@ -196,44 +196,17 @@ class Folder(FolderSettings, DataSource):
     @cached_property
     def groups(self) -> dict[str, str]:
         """Representative of the group of each name in `drawn`; a group stays in one split."""
-        groups = self._related
-        if len(groups) < 2 or len({*groups.values()}) > 1:
-            return groups
-        if self.group:
-            some = f"'{self.group}', which makes one group of all {len(groups)} images, {few(groups, 2)}"
-            raise CrispsegError(f"is {some}; give a finer group, or choose images with data.val_list", "data.group")
-        return {name: name for name in groups}  # all images are copies of one
-
-    @property
-    def _related(self) -> dict[str, str]:
-        """Return the representative of each name in `drawn`, by groups and copies."""
-        names, places = self.drawn, self._drawn_places
-        keys: list[Mapping[str, object]] = [self.named_groups]
-        if self.copies != "none":
-            repeated = len({*places.values()}) < len(names)  # names repeat in the folders of the splits
-            keys.append({name: original(PurePosixPath(name) if repeated else places[name]) for name in names})
-        if self.copies == "pixels":
-            files = {name: self.pairs_by_name[name].image for name in names}
-            facts, _ = read_facts("image", read_image_facts, files.values())
-            images = {name: facts[file] for name, file in files.items() if file in facts}
-            keys.append({name: image.digest[:-1] for name, image in images.items() if not image.constant})
-        return together(names, *keys)
-
-    @property
-    def _drawn_places(self) -> dict[str, PurePosixPath]:
-        return {name: self.place(self.pairs_by_name[name]) for name in self.drawn}
+        images = {name: self.pairs_by_name[name].image for name in self.drawn}
+        return undivided(images, self._drawn_places, self.group, self.copies)
 
     @cached_property
     def named_groups(self) -> dict[str, str]:
         """Group of each name in `drawn` that has one by `data.group`."""
-        pattern = self.group
-        if pattern is None:
-            return {}
-        groups = {name: group for name, place in self._drawn_places.items() if (group := group_of(pattern, place))}
-        if self.drawn and not groups:
-            images = f"'{pattern}', which matches no image, such as {few(self.drawn, 2)}"
-            raise CrispsegError(f"is {images}; correct it, or leave it out", "data.group")
-        return groups
+        return groups_by(self.group, self._drawn_places) if self.group else {}
+
+    @property
+    def _drawn_places(self) -> dict[str, PurePosixPath]:
+        return {name: self.place(self.pairs_by_name[name]) for name in self.drawn}
 
     # Notes ----------------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from scipy.cluster.hierarchy import DisjointSet
+
+from crispseg.errors import CrispsegError, few
+from crispseg.folders.facts import read_image_facts
+from crispseg.folders.survey import read_facts
 
 Item = TypeVar("Item")
 
@@ -68,3 +72,46 @@ def together(items: Iterable[Item], *keys: Mapping[Item, object]) -> dict[Item, 
         for item, value in key.items():
             sets.merge(first.setdefault(value, item), item)
     return {item: sets[item] for item in sets}
+
+
+def groups_by(pattern: str, places: Mapping[str, PurePosixPath]) -> dict[str, str]:
+    """Return the group of each image by a pattern of `group_of`, without those that it does not match.
+
+    A `CrispsegError` is raised if it matches none.
+    """
+    matches = {name: group_of(pattern, place) for name, place in places.items()}
+    groups = {name: group for name, group in matches.items() if group}
+    if matches and not groups:
+        images = f"'{pattern}', which matches no image, such as {few(matches, 2)}"
+        raise CrispsegError(f"is {images}; correct it, or leave it out", "data.group")
+    return groups
+
+
+def undivided(
+    images: Mapping[str, Path], places: Mapping[str, PurePosixPath], pattern: str | None, copies: str
+) -> dict[str, str]:
+    """Return the representative of each image that is divided between splits; images that share one stay together.
+
+    Errors are those of `groups_by`; a `CrispsegError` is also raised if the pattern makes one group of all.
+
+    Args:
+        images: files of the images by name.
+        places: their paths in the folder of images, without suffix.
+        pattern: pattern of `group_of`, whose groups stay together.
+        copies: "names" keeps copies together that augmentation made, by their names; "pixels" also equal images.
+    """
+    keys: list[Mapping[str, object]] = [groups_by(pattern, places)] if pattern else []
+    if copies != "none":
+        repeated = len({*places.values()}) < len(images)  # names repeat in the folders of the splits
+        keys.append({name: original(PurePosixPath(name) if repeated else places[name]) for name in images})
+    if copies == "pixels":
+        facts, _ = read_facts("image", read_image_facts, images.values())
+        read = {name: facts[file] for name, file in images.items() if file in facts}
+        keys.append({name: image.digest[:-1] for name, image in read.items() if not image.constant})
+    representatives = together(images, *keys)
+    if len(images) < 2 or len({*representatives.values()}) > 1:
+        return representatives
+    if pattern:
+        fault = f"'{pattern}', which makes one group of all {len(images)} images, {few(images, 2)}"
+        raise CrispsegError(f"is {fault}; give a finer group, or choose images with data.val_list", "data.group")
+    return {name: name for name in images}  # all are copies of one
