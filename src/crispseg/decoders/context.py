@@ -101,7 +101,7 @@ class NonLocal(nn.Module):
         if torch.compiler.is_exporting():  # attention would fix in the graph that there are several pixels
             y = torch.bmm(g, torch.softmax(torch.bmm(theta.mT, phi), dim=-1).mT)  # (N, C/2, h · w)
         else:  # stores no h · w × h · w affinities if a kernel is available
-            query, key, value = (each.mT.contiguous().unsqueeze(1) for each in (theta, phi, g))  # (N, 1, h · w, C/2)
+            query, key, value = (maps.mT.contiguous().unsqueeze(1) for maps in (theta, phi, g))  # (N, 1, h · w, C/2)
             y = F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1).mT
         y = torch.unflatten(y, 2, feature.shape[-2:])  # (N, C/2, h · w) → (N, C/2, h, w)
         return self.conv(feature + self.w_z(y)), Context()
@@ -182,8 +182,8 @@ class CrissCrossAttention(nn.Module):
         """Attend within `x` `(N, C, H, W)`; return the same shape."""
         batch, _, height, width = x.shape
         embedded = self.query(x), self.key(x), self.value(x)
-        columns = [_merged(each.permute(0, 3, 2, 1)) for each in embedded]  # (N · W, H, c)
-        rows = [_merged(each.permute(0, 2, 3, 1)) for each in embedded]  # (N · H, W, c)
+        columns = [_merged(embedding.permute(0, 3, 2, 1)) for embedding in embedded]  # (N · W, H, c)
+        rows = [_merged(embedding.permute(0, 2, 3, 1)) for embedding in embedded]  # (N · H, W, c)
         down, across = (torch.bmm(query, key.mT) for query, key, _ in (columns, rows))  # (N · W, H, H), (N · H, W, W)
         itself = torch.diag_embed(down.new_full((height,), float("-inf")))  # the row also contains the pixel
         down = torch.unflatten(down + itself.expand(down.shape[0], -1, -1), 0, (batch, width))  # (N, W, H, H)
@@ -270,7 +270,7 @@ class AsymmetricFusionNonLocal(nn.Module):
 def attend_to_bins(query: Tensor, key: Tensor, value: Tensor, bins: tuple[int, ...] = (1, 3, 6, 8)) -> Tensor:
     """Attend from each position of `query` (N, Ĉ, h, w) to averages of `key` and `value` over bins: (N, Ĉ, h, w)."""
     keys, values = (
-        torch.cat([average_bins(each, size).flatten(2) for size in bins], dim=2) for each in (key, value)
+        torch.cat([average_bins(feature, size).flatten(2) for size in bins], dim=2) for feature in (key, value)
     )  # (N, Ĉ, 110)
     weights = torch.bmm(query.flatten(2).mT, keys).float().softmax(2).to(values.dtype)  # (N, h · w, 110)
     return torch.unflatten(torch.bmm(values, weights.mT), 2, query.shape[-2:])  # (N, Ĉ, h, w)

@@ -74,8 +74,8 @@ class TopDown(nn.Module, Decoder):
         self.context = context(coarsest, width)
         self.coarsest = Tap()
         self.laterals = nn.ModuleList(
-            nn.Conv2d(each, width, 1, bias=False) if linear else conv_bn_relu(each, width, lateral_kernel)
-            for each in fine
+            nn.Conv2d(in_channels, width, 1, bias=False) if linear else conv_bn_relu(in_channels, width, lateral_kernel)
+            for in_channels in fine
         )
         self.fuses = nn.ModuleList(fuse(width, width) for fuse in fuses)
         self.smooths = nn.ModuleList(nn.Identity() if linear else conv_bn_relu(width, width, 3) for _ in fine)

@@ -95,8 +95,8 @@ def matches(predicted: NDArray[np.integer], true: NDArray[np.integer]) -> NDArra
     both = (predicted > 0) & (true > 0)
     base = np.int64(len(areas[1]))
     pairs, shared = np.unique(predicted[both] * base + true[both], return_counts=True)
-    one, other = np.divmod(pairs, base)
-    union = areas[0][one] + areas[1][other] - shared
+    predicted_ids, true_ids = np.divmod(pairs, base)
+    union = areas[0][predicted_ids] + areas[1][true_ids] - shared
     is_hit = 100 * shared[:, None] > union[:, None] * PERCENT
     steps = np.rint((shared / union)[is_hit[:, 0]] / IOU_UNIT).astype(np.int64).sum()
     return np.array([*is_hit.sum(0), steps, *(np.count_nonzero(area[1:]) for area in areas)])

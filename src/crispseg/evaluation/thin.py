@@ -96,16 +96,16 @@ class ThinScores(PerImageMetric[ThinQuality]):
         return ThinQuality(pixels, lines, tuple(name for name, _ in self.lines), ids)
 
 
-def widths(thing: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def widths(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return the band of `WIDTHS` of each pixel of a structure `(H, W)`; 0 elsewhere."""
-    result = np.zeros(thing.shape, np.uint8)
+    result = np.zeros(mask.shape, np.uint8)
     margin = 2 * max(BOUNDS)
-    padded = np.pad(thing.astype(np.uint8), margin, mode="edge")
+    padded = np.pad(mask.astype(np.uint8), margin, mode="edge")
     for index, width in enumerate(BOUNDS, 1):
         disc, last = _disc(width), width - 1 - width // 2
         filled = cv2.dilate(cv2.erode(padded, disc), disc, anchor=(last, last))
         near = cv2.dilate(filled, _disc(2 * (width // 4) + 1, width / 4))
-        result[(near[margin:-margin, margin:-margin] > 0) & thing] = index
+        result[(near[margin:-margin, margin:-margin] > 0) & mask] = index
     return result
 
 

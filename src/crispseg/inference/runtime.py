@@ -239,7 +239,7 @@ def checksums(path: Path) -> tuple[str, str]:
 def seal(path: Path) -> None:
     """Replace `UNSEALED` in the metadata of a file by its checksum."""
     digest = checksums(path)[1].encode()
-    path.write_bytes(CHECKSUM.sub(lambda found: found[0][: -len(digest)] + digest, path.read_bytes()))
+    path.write_bytes(CHECKSUM.sub(lambda match: match[0][: -len(digest)] + digest, path.read_bytes()))
 
 
 def open_onnx(path: Path) -> tuple[Run, str]:

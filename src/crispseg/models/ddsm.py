@@ -204,7 +204,7 @@ class ChannelAffinity(nn.Module):
         x_hd = average_bins(x_h, self.downsampled)  # (B, c, d, d)
         maps = self.w_alpha(x_lp), self.w_beta(torch.cat([x_lp, x_hp], dim=1)), self.w_gamma(x_hd)
         # (B, c, a, a) → (B, a², √c, √c)
-        query, key, value = (torch.unflatten(each.flatten(2).mT, 2, (self.side,) * 2) for each in maps)
+        query, key, value = (torch.unflatten(feature.flatten(2).mT, 2, (self.side,) * 2) for feature in maps)
         attended = self.affinity(query, key, value)  # (B, d², √c, √c)
         x_cout = torch.unflatten(attended.flatten(2).mT, 2, (self.downsampled,) * 2)  # (B, c, d, d)
         return resize(x_cout, x_l.shape[-2:], align_corners=False)

@@ -110,7 +110,7 @@ class DirectDecoder(nn.Module, Decoder):
         self.auxiliary_channels = (width,)
         self.context = context(coarsest, width)
         self.coarsest = Tap()
-        self.laterals = nn.ModuleList(conv_bn_relu(each, width, 1) for each in others)
+        self.laterals = nn.ModuleList(conv_bn_relu(in_channels, width, 1) for in_channels in others)
         self.fuse = fuse(width, width)
         self.merge = merge(len(others), width, width)
 

@@ -127,7 +127,7 @@ def average_bins(feature: Tensor, size: int) -> Tensor:
     rows, columns = (_inside_bins(length, index, size) for length in feature.shape[-2:])  # (h, size), (w, size)
     maps = feature.flatten(0, 1)  # (N · C, h, w)
     # Not @: it checks whether there is one row, and an exported graph would make the result a constant.
-    right, left = (each.to(feature.dtype).expand(maps.shape[0], -1, -1) for each in (columns, rows.mT))
+    right, left = (bins.to(feature.dtype).expand(maps.shape[0], -1, -1) for bins in (columns, rows.mT))
     sums = torch.bmm(left, torch.bmm(maps, right))  # (N · C, size, size)
     # The division is last and in float32: 0 and 1 are exact in bfloat16, 1 / n and n are not.
     averages = (sums / (rows.sum(0)[:, None] * columns.sum(0)).float()).to(sums.dtype)

@@ -63,15 +63,15 @@ def alter(model: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
         >>> with crispseg.alter(model, {"decoder.fuses.0.flow": torch.zeros_like}):  # doctest: +SKIP
         ...     logits = model(images)
     """
-    found = taps(model)
+    quantities = taps(model)
     for name in changes:
-        if name not in found:
-            raise CrispsegError(f"the model has no quantity '{name}'{did_you_mean(name, found)}")
+        if name not in quantities:
+            raise CrispsegError(f"the model has no quantity '{name}'{did_you_mean(name, quantities)}")
 
     def replace(change: Change, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         return change(output).to(output.dtype)
 
-    with _hooked({found[name]: partial(replace, change) for name, change in changes.items()}):
+    with _hooked({quantities[name]: partial(replace, change) for name, change in changes.items()}):
         yield
 
 

@@ -253,8 +253,8 @@ class DeformableAttention(nn.Module):
         # The bias may be many pixels; a sum in bfloat16 would round predictions to an eighth of a pixel.
         offsets = upcast(F.linear(query, self.sampling_offsets.weight)) + upcast(self.sampling_offsets.bias)
         offsets = self.offsets(torch.unflatten(offsets, 2, (*shape, 2)))  # Δ_ln: (B, Q, M, L, N, 2)
-        one = reference.new_ones(())  # sizes are symbols in an exported graph, and a new tensor cannot contain symbols
-        extent = torch.stack([torch.stack([one * width, one * height]) for height, width in sizes])  # (L, 2)
+        unit = reference.new_ones(())  # sizes are symbols in an exported graph, and a new tensor cannot contain symbols
+        extent = torch.stack([torch.stack([unit * width, unit * height]) for height, width in sizes])  # (L, 2)
         locations = self.locations(reference[:, None, None, None] + offsets / extent[:, None])  # c_q + Δ_ln
         projected = self.value_proj(values).split([height * width for height, width in sizes], dim=1)
         levels = [

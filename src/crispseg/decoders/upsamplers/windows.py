@@ -80,7 +80,7 @@ def window_at(size: Sequence[int], coarse: Tensor, align_corners: bool) -> tuple
 
     The prior is -2 d², (H, W, K²), with d the distance in coarse pixels. Its softmax is close to bilinear upsampling.
     """
-    (y, dy), (x, dx) = (nearest(*each, align_corners, coarse) for each in zip(size, coarse.shape[-2:], strict=True))
+    (y, dy), (x, dx) = (nearest(*sides, align_corners, coarse) for sides in zip(size, coarse.shape[-2:], strict=True))
     steps = torch.arange(KERNEL, device=coarse.device) - KERNEL // 2
     above, beside = ((steps - distance[:, None]).square() for distance in (dy, dx))  # (H, K) and (W, K)
     prior = -2 * (above[:, None, :, None] + beside[:, None, :]).flatten(2)
