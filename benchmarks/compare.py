@@ -94,7 +94,7 @@ def halve(data: Path, halved: Path) -> Path:
     """Write CamVid at half height and width: means of 2×2 pixels for images, every second pixel for masks."""
     if not halved.exists():
         with atomic_folder(halved) as folder:
-            for path in (each for each in data.rglob("*") if each.is_file()):
+            for path in (file for file in data.rglob("*") if file.is_file()):
                 copy = folder / path.relative_to(data)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 if path.suffix == ".png":
@@ -173,7 +173,7 @@ def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
         "miou": f"{miou:.3f}",
         "miou_in_training": f"{own:.3f}",
         **{f"boundary_f_{at}": f"{f:.3f}" for at, f in zip(table.distances, of_distances, strict=True)},
-        **{f"iou_{each}": f"{scores.iou[data.labels.names.index(each)]:.3f}" for each in table.classes},
+        **{f"iou_{label}": f"{scores.iou[data.labels.names.index(label)]:.3f}" for label in table.classes},
         "parameters": str(count_parameters(model)),
         "multiply_adds": str(count_multiply_adds(model, *(round(seen * side) for side in table.size))),
         "recipe": recipe_hash(table.recipe),

@@ -68,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         model, size = row.build(), row.counted.size
         products = [count_multiply_adds(model, *size, attention=attention) for attention in (True, False)]
-        found = [compared(each / 1e9, row.multiply_adds) for each in (*products, count_in_modules(model, *size))]
+        cells = [compared(count / 1e9, row.multiply_adds) for count in (*products, count_in_modules(model, *size))]
         paper = [f"{value:g}" if value else "" for value in (row.parameters, row.multiply_adds)]
         parameters = compared(count_parameters(model) / 1e6 + row.counted.auxiliary, row.parameters)
-        table.add_row(row.paper, row.name, row.label, parameters, paper[0], *found, paper[1])
+        table.add_row(row.paper, row.name, row.label, parameters, paper[0], *cells, paper[1])
     Console(width=160).print(table)
 
 

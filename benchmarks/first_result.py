@@ -193,7 +193,7 @@ def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:
     return {
         "miou": f"{evaluation.scores.miou:.3f}",
         **{f"boundary_f_{distance}": f"{f:.3f}" for distance, f in zip(DISTANCES, boundary, strict=True)},
-        **{name: "" if found is None else f"{found.value:.3f}" for name, found in objects},
+        **{name: "" if estimate is None else f"{estimate.value:.3f}" for name, estimate in objects},
         "classes": json.dumps({name: round(float(value), 2) for name, value in iou}),
         "parameters": str(count_parameters(model)),
         "commit": head(),

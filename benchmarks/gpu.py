@@ -69,7 +69,7 @@ class Row(NamedTuple):
     """Columns that identify a row of one device."""
 
     kind: str
-    what: str
+    subject: str
     way: str
     dtype: str
     batch: int
@@ -82,7 +82,7 @@ FIELDS = [*Row._fields, "p50_ms", "p95_ms", "peak_mib", "problem", "device", "to
 
 def network(row: Row, device: torch.device, backend: str) -> Call:
     layout = torch.contiguous_format if row.way == "first" else torch.channels_last
-    named = STREET_NETWORKS.get(row.what) or NETWORKS[row.what]
+    named = STREET_NETWORKS.get(row.subject) or NETWORKS[row.subject]
     folded = fold_batch_norms(named.build(), smooth_images((1, 64, 64), 3), smooth_outputs)
     model: SegmentationModel = folded.to(device, memory_format=layout)  # type: ignore[call-overload]
     images = smooth_images((row.batch, row.height, row.width), 3).to(device).contiguous(memory_format=layout)
@@ -114,15 +114,15 @@ def graph_of(call: Call, device: torch.device) -> Call:
 
 
 def segmenter(row: Row, device: torch.device, _: str) -> Call:
-    opened = Segmenter(NETWORKS[row.what].build(), device, precision=row.dtype)
+    opened = Segmenter(NETWORKS[row.subject].build(), device, precision=row.dtype)
     image = (255 * smooth_images((1, row.height, row.width), 3)[0].sigmoid()).byte().permute(1, 2, 0).numpy()
     return lambda: opened.labels(image)
 
 
 def step(row: Row, device: torch.device, backend: str) -> Call:
     """Return a training step with the model, loss and optimizer of a recipe."""
-    config = Train.parsed([row.what, "--data.root", ".", "--model.pretrained", "false"]).config()
-    classes = RECIPE_CLASSES[Path(row.what).stem.removesuffix("_aug").removesuffix("_from_mapillary")]
+    config = Train.parsed([row.subject, "--data.root", ".", "--model.pretrained", "false"]).config()
+    classes = RECIPE_CLASSES[Path(row.subject).stem.removesuffix("_aug").removesuffix("_from_mapillary")]
     model = config.model.build(classes, auxiliary=config.auxiliary_weight > 0).train()
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config)
@@ -135,8 +135,8 @@ def step(row: Row, device: torch.device, backend: str) -> Call:
     truth = [labels.to(device)]
     if config.model.refine:
         loss = BoundaryRefinementLoss(loss, config.boundary_weights, config.direction_mask)
-        targets = [boundary_targets(each.numpy(), config.boundary_distance) for each in labels.byte()]
-        truth.append(torch.stack([torch.from_numpy(each) for each in targets]).to(device))
+        targets = [boundary_targets(mask.numpy(), config.boundary_distance) for mask in labels.byte()]
+        truth.append(torch.stack([torch.from_numpy(target) for target in targets]).to(device))
     loss = loss.to(device)
     outputs = torch.compile(model.outputs, backend=backend) if row.way == "compile" else model.outputs
     fast = FastDepthwise() if device.type == "cpu" and row.dtype == "bf16" else nullcontext()
@@ -231,8 +231,8 @@ def report(given: argparse.Namespace) -> None:
     device = usable_device(given.device)
     where = {"device": processor_name(device), "torch": torch.__version__}
     print(f"{where['device']}, torch {where['torch']}\n")
-    found = pd.read_csv(given.csv, dtype=str, keep_default_na=False).to_dict("records") if given.csv.exists() else []
-    done = {tuple(row[field] for field in (*Row._fields, "device")) for row in found}
+    rows = pd.read_csv(given.csv, dtype=str, keep_default_na=False).to_dict("records") if given.csv.exists() else []
+    done = {tuple(row[field] for field in (*Row._fields, "device")) for row in rows}
     end = time.monotonic() + 60 * given.minutes
     for row in plan(given.tiny):
         if row.kind not in given.kinds or (*map(str, row), where["device"]) in done:
@@ -241,10 +241,10 @@ def report(given: argparse.Namespace) -> None:
             print("the time is over; the same command measures the remaining rows")
             return
         measured = measure(row, device, given.rounds, given.tiny)
-        found.append({field: str(value) for field, value in row._asdict().items()} | measured | where)
+        rows.append({field: str(value) for field, value in row._asdict().items()} | measured | where)
         print(*row, *measured.values(), flush=True)
         with atomic_path(given.csv) as temporary:
-            pd.DataFrame(found, columns=FIELDS).to_csv(temporary, index=False)
+            pd.DataFrame(rows, columns=FIELDS).to_csv(temporary, index=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -65,7 +65,7 @@ def main() -> None:
     made.add_argument("data", nargs="?")
     given = made.parse_args()
     settings = named_data(given.data)[0] if given.data else {}
-    judge = next(one for one in judges(given.run, settings) if one.split == "val")
+    judge = next(candidate for candidate in judges(given.run, settings) if candidate.split == "val")
     random = np.random.default_rng(0)
     clean: list[float] = []
     planted: dict[str, list[float]] = {name: [] for name in ERRORS}

@@ -106,7 +106,7 @@ class ResizedImages(Calibration):
     size: tuple[int, int] = (0, 0)
 
     def batches(self, info: ModelInfo, input: Input = "float") -> list[Any]:
-        return [F.interpolate(torch.from_numpy(each), self.size).numpy() for each in super().batches(info, input)]
+        return [F.interpolate(torch.from_numpy(batch), self.size).numpy() for batch in super().batches(info, input)]
 
 
 PLAIN = Way("plain", "fp32")
@@ -186,7 +186,7 @@ def fixed(network: SegmentationModel, path: Path, size: tuple[int, int], output:
 
 def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int]) -> dict[Way, str]:
     """Write the model and its missing files; return the ways that fail, with reasons."""
-    network, data, found = model_of(name, folder), data_of(name, calibrate, size), {}
+    network, data, failures = model_of(name, folder), data_of(name, calibrate, size), {}
     for way in WAYS[3:]:
         path = file_of(folder, way, size)
         if not path.exists():
@@ -201,8 +201,8 @@ def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int])
                     plan = ExportPlan(network, way.precision, "gather", way.output, only, data)
                     FILE_FORMATS[way.format].write(plan, path)  # type: ignore[index]
             except Exception as error:  # the exporters raise almost anything
-                found[way] = f"{type(error).__name__}: {one_line(error):.200}"
-    return found
+                failures[way] = f"{type(error).__name__}: {one_line(error):.200}"
+    return failures
 
 
 def model_of(name: str, folder: Path) -> SegmentationModel:
@@ -300,12 +300,12 @@ def keep(path: Path, rows: Sequence[dict[str, str]]) -> None:
         frame.reindex(columns=COLUMNS).to_csv(temporary, index=False)
 
 
-def show(path: Path, processor: str, what: str = "p50_ms") -> None:
+def show(path: Path, processor: str, column: str = "p50_ms") -> None:
     """Print a column of a processor's rows, in a table for each size and number of threads."""
     frame = pd.read_csv(path, dtype=str).query("processor == @processor")
     for (threads, height, width), rows in frame.groupby(["threads", "height", "width"], sort=False):
-        print(f"\n{processor}, {threads} threads, {height}×{width}, {what}\n")
-        table = rows.pivot(index="network", columns="way", values=what)
+        print(f"\n{processor}, {threads} threads, {height}×{width}, {column}\n")
+        table = rows.pivot(index="network", columns="way", values=column)
         print(table.reindex(columns=map(str, WAYS)).fillna("–").to_markdown(), flush=True)
 
 
@@ -328,8 +328,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--table", action="store_true", help="print existing rows without measuring")
     given = made.parse_args(argv)
     if given.table:
-        for what in ("p50_ms", "p95_ms", "peak_mib"):
-            show(given.csv, given.processor, what)
+        for column in ("p50_ms", "p95_ms", "peak_mib"):
+            show(given.csv, given.processor, column)
     else:
         report(given)
         if not given.write_only:

@@ -42,7 +42,7 @@ class Peer(SegmentationModel):
         ours.freeze(early=True)
         modules = ours.net.model.named_modules()
         self.early = [key for key, value in ours.net.model.named_parameters() if not value.requires_grad]
-        self.early_modules = [key for key, value in modules if any(value is each for each in ours.frozen)]
+        self.early_modules = [key for key, value in modules if any(value is module for module in ours.frozen)]
         self.frozen: list[nn.Module] = []
         self.auxiliary_heads = self.refiner = self.decoder = None
 

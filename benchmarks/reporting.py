@@ -62,8 +62,8 @@ def report(table: tables.Comparison) -> None:
     weights = frame["weights"][0]
     if wrong := {f"{row['model']}-{row['seed']}" for row in rows if row["weights"] != weights}:
         raise CrispsegError(f"{table.scores}: weights are not {weights} for {', '.join(wrong)}; remove these rows")
-    scores = {"miou": "mIoU", **{f"boundary_f_{each}": f"F, {each} px" for each in table.distances}}
-    scores |= {f"iou_{each}": each for each in table.classes}
+    scores = {"miou": "mIoU", **{f"boundary_f_{distance}": f"F, {distance} px" for distance in table.distances}}
+    scores |= {f"iou_{label}": label for label in table.classes}
     values = frame.set_index(["model", "seed"])[list(scores)].astype(float).rename(columns=scores)
     if len(table.distances) > 1:
         values["F, mean"] = values.filter(like=" px").mean(axis=1, skipna=False)

@@ -140,8 +140,8 @@ def main() -> None:
         by_method = {method: predictions, "forest": [forest(project)]}
         if method != "crispseg":
             by_method = {method: predictions[-1:]}
-        for name, each in by_method.items():
-            scores = " ".join(f"{miou(predict, val):.2f}" for predict in each)
+        for name, rounds in by_method.items():
+            scores = " ".join(f"{miou(predict, val):.2f}" for predict in rounds)
             row = {**key, "method": name, "seconds": f"{seconds:.0f}", "miou": scores, "commit": head()}
             write_rows(ROWS, [*read_rows(ROWS), row])
             print(*row.values(), flush=True)

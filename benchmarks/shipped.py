@@ -153,8 +153,8 @@ def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
             write_image(folder / f"images/{name}.png", image)
             numbers = dataset.instances(name)
             write_image(folder / f"masks/{name}.png", truth if numbers is None else numbers.astype(np.uint16))
-    for (colored, split), found in names.items():
-        (folder / f"{colored}_{split}.txt").write_text("\n".join(found) + "\n", encoding="utf-8")
+    for (colored, split), stems in names.items():
+        (folder / f"{colored}_{split}.txt").write_text("\n".join(stems) + "\n", encoding="utf-8")
     kind = "masks" if numbers is None else "instances"
     shared = {"images": folder / "images", kind: folder / "masks", "classes": list(labels.names)}
     if len(names) < 4:

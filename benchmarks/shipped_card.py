@@ -173,7 +173,7 @@ def ship(folder: Path, model: SegmentationModel, val: SegmentationDataset, evalu
         kinds=table_of_kinds(folder.name, val, evaluation),
         known=known_failures(evaluation),
         picture=PICTURE,
-        worst=", ".join(f"{each.sample.name} ({percent(each.miou[0])})" for each in worst),
+        worst=", ".join(f"{example.sample.name} ({percent(example.miou[0])})" for example in worst),
     )
     card = {"title": f"{folder.name}: {info.name} on {info.backbone}", "source": folder.name, "details": details}
     model.save_pretrained(folder, dtype=torch.float16, model_card_kwargs=card)
@@ -210,9 +210,9 @@ def known_failures(evaluation: Evaluation) -> str:
     wrong = np.nan_to_num(100 * ratio(confusion, confusion.sum(1, keepdims=True)))
     np.fill_diagonal(wrong, 0)
     order = sorted(zip(*np.nonzero(wrong >= MISTAKEN), strict=True), key=lambda at: -wrong[at])
-    found = [f"{percent(wrong[row, to])} % of the pixels of {names[row]} for {names[to]}" for row, to in order]
-    joined = ",\n".join(found)
-    return f"It takes {joined}." if found else f"No class has {MISTAKEN:g} % of its pixels taken for another."
+    mistakes = [f"{percent(wrong[row, to])} % of the pixels of {names[row]} for {names[to]}" for row, to in order]
+    joined = ",\n".join(mistakes)
+    return f"It takes {joined}." if mistakes else f"No class has {MISTAKEN:g} % of its pixels taken for another."
 
 
 def rows(evaluation: Evaluation) -> list[tuple[str, Estimate]]:
@@ -230,14 +230,14 @@ def table_of_kinds(data: str, val: SegmentationDataset, evaluation: Evaluation) 
     """Return a table of mIoU and class IoU for each kind of image; empty for data of one kind."""
     if data not in KINDS_ARE:
         return ""
-    found = np.array([kind_of(data, *val[int(at)][::2]) for at in evaluation.scores.ids])
+    kinds = np.array([kind_of(data, *val[int(at)][::2]) for at in evaluation.scores.ids])
     names = val.labels.names
     lines = [f"By the kind of image, {KINDS_ARE[data]}:", ""]
     lines += [f"| kind | images | mIoU | {' | '.join(names)} |", f"| --- | --- | --- |{' --- |' * len(names)}"]
-    for kind in np.unique(found):
-        chosen = found == kind
+    for kind in np.unique(kinds):
+        chosen = kinds == kind
         scores = evaluation.scores.measures(chosen[None].astype(np.float64))
-        values = [percent(float(each)) for each in (scores["miou"][0], *scores["iou"][0])]
+        values = [percent(float(value)) for value in (scores["miou"][0], *scores["iou"][0])]
         lines.append(f"| {kind} | {chosen.sum()} | {' | '.join(values)} |")
     return "\n".join([*lines, "", ""])
 
@@ -270,15 +270,15 @@ def portable(settings: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
 
 def picture(worst: Sequence[Example], labels: LabelSet) -> NDArray[np.uint8]:
     """Draw a row for each image: image, ground truth, prediction and errors."""
-    found = []
-    for each in worst:
-        image, truth, _ = each.sample
-        maps = [colorize(classes, labels.palette) for classes in (truth, each.labels[0])]
+    strips = []
+    for example in worst:
+        image, truth, _ = example.sample
+        maps = [colorize(classes, labels.palette) for classes in (truth, example.labels[0])]
         picture = np.ascontiguousarray(image[..., :3])
-        found.append([picture, *maps, error_map(picture, each.labels[0], truth, labels)])
-    errors = np.concatenate([row[-1].reshape(-1, 1, 3) for row in found])
+        strips.append([picture, *maps, error_map(picture, example.labels[0], truth, labels)])
+    errors = np.concatenate([row[-1].reshape(-1, 1, 3) for row in strips])
     legend = [*labels.legend, *error_legend(errors).items()]
-    return panels(found, ["image", "ground truth", "prediction", "errors"], legend)
+    return panels(strips, ["image", "ground truth", "prediction", "errors"], legend)
 
 
 def save_small(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -295,14 +295,14 @@ def tutorial() -> None:
     images = sorted((folder / "data/images/test").glob("*.png"))[:4]
     colours = voc_palette(255)
     numbered = [
-        colorize(np.asarray(Image.open(folder / "data/instances/test" / each.name)) % 255, colours) for each in images
+        colorize(np.asarray(Image.open(folder / "data/instances/test" / path.name)) % 255, colours) for path in images
     ]
-    rows = [[np.asarray(Image.open(each).convert("RGB")) for each in images], numbered]
-    save("tutorial_data", panels([[fit(each) for each in row] for row in rows], [each.stem for each in images]))
+    rows = [[np.asarray(Image.open(path).convert("RGB")) for path in images], numbered]
+    save("tutorial_data", panels([[fit(picture) for picture in row] for row in rows], [path.stem for path in images]))
     save("tutorial_val", np.asarray(Image.open(folder / "runs/cells/val.png").convert("RGB")))
-    overlays = [folder / f"predictions/{each.stem}_overlay.png" for each in images]
-    shown = [fit(np.asarray(Image.open(each).convert("RGB"))) for each in overlays]
-    save("tutorial_predictions", panels([shown], [each.stem for each in images]))
+    overlays = [folder / f"predictions/{path.stem}_overlay.png" for path in images]
+    shown = [fit(np.asarray(Image.open(path).convert("RGB"))) for path in overlays]
+    save("tutorial_predictions", panels([shown], [path.stem for path in images]))
     with browser() as page:
         for name, (file, *size) in PAGES.items():
             page.get((folder / file).as_uri())
@@ -385,7 +385,7 @@ def table(networks: Mapping[str, tuple[str, str]] = RESULTS) -> str:
         rows = runs_of(name, file)
         scores = [spread([float(row[key]) for row in rows]) for key in ("miou", "boundary_f_3")]
         if name == "crisp":
-            scores = [f"**{each}**" for each in scores]
+            scores = [f"**{score}**" for score in scores]
         adds = f"{float(rows[0]['multiply_adds']) / 1e9:.2f}"
         milliseconds = f"{1000 * float(seconds[name]):.0f}"
         lines.append(f"| {label}{' †' * (len(rows) == 1)} | {' | '.join([*scores, adds, milliseconds])} |")

@@ -106,9 +106,9 @@ def write_all() -> None:
         resources = {"output_files_dir": f"{notebook.stem}_files"}
         book = nbformat.read(notebook, as_version=4)
         for cell in book.cells:
-            cell.outputs = [each for each in cell.get("outputs", ()) if of_interest(each)]
-        text, found = MarkdownExporter().from_notebook_node(book, resources)
-        writer.write(text, found, notebook_name=notebook.stem)
+            cell.outputs = [output for output in cell.get("outputs", ()) if of_interest(output)]
+        text, attachments = MarkdownExporter().from_notebook_node(book, resources)
+        writer.write(text, attachments, notebook_name=notebook.stem)
 
 
 def pages_of(section: Any) -> Iterator[tuple[str, str]]:
@@ -307,12 +307,12 @@ def command_of(command: type[Command], shown: dict[str, str]) -> str:
 
 def key_table(keys: Mapping[str, Field]) -> list[str]:
     rows = ["| key | value | default | |", "| --- | --- | --- | --- |"]
-    for key, each in keys.items():
+    for key, field in keys.items():
         name = key if key.isupper() else f"--{key}"
         default = (
-            "required" if each.default is MISSING else "" if each.default is None else f"`{written(each.default)}`"
+            "required" if field.default is MISSING else "" if field.default is None else f"`{written(field.default)}`"
         )
-        cells = (f"`{name}`", accepted(each.kind).removesuffix(" or null"), default, each.about)
+        cells = (f"`{name}`", accepted(field.kind).removesuffix(" or null"), default, field.about)
         rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return rows
 

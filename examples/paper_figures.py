@@ -70,25 +70,25 @@ def crosses(seen: Inspection, points: SampledPoints, group: int = 0, zoom: int =
 def figures(seen: Inspection) -> dict[str, list[Row]]:
     """Name of each figure that the model's parts allow, and its rows of titled pictures."""
     image, points = {"image": seen.image}, sampled_points(seen)
-    found = {}
+    drawings = {}
     if flows := {seen.parts[part].title: flow_of(seen, part) for part in seen.of("fam")}:
         growing = {title: flow_image(at_image(flow, seen)) for title, flow in flows.items()}
         last = arrows(list(flows.values())[-1], seen)
-        found["sfnet_figure_5"] = [{**image, **growing, "arrows": last, "result": seen.colors()}]
+        drawings["sfnet_figure_5"] = [{**image, **growing, "arrows": last, "result": seen.colors()}]
     levels = shown(seen, "ddsm", "coarse x_h", "fine x_l", "spatial x_Sout", "x_Sout + x_Cout")
     if levels:
-        sampled = [{"sampled for a pixel": crosses(seen, each)} for each in points]
-        found["ddsm_figure_4"] = [{**one, **level} for one, level in zip(sampled, levels, strict=True)]
+        sampled = [{"sampled for a pixel": crosses(seen, sampling)} for sampling in points]
+        drawings["ddsm_figure_4"] = [{**picture, **level} for picture, level in zip(sampled, levels, strict=True)]
     blocks = shown(seen, "cfb", "decoder feature A", "descriptor map M", "enhanced feature E")
     if blocks:
-        found["agln_figure_3"] = [{**image, **blocks[-1], "result": seen.colors()}]
-    found["unept_figure_4"] = [{**image, **row} for row in shown(seen, "refinement")]
-    if crossing := [each for each in points if each.title.endswith("cross-attention")]:
+        drawings["agln_figure_3"] = [{**image, **blocks[-1], "result": seen.colors()}]
+    drawings["unept_figure_4"] = [{**image, **row} for row in shown(seen, "refinement")]
+    if crossing := [sampling for sampling in points if sampling.title.endswith("cross-attention")]:
         heads = enumerate(crossing[-1].groups)
-        found["unept_sampling"] = [
+        drawings["unept_sampling"] = [
             {name: crosses(seen, crossing[-1], group) for group, name in heads if name.startswith("head 1")}
         ]
-    return {name: rows for name, rows in found.items() if rows}
+    return {name: rows for name, rows in drawings.items() if rows}
 
 
 def main(model: str, image: str, folder: str) -> None:

@@ -95,10 +95,10 @@ class Worker:
         """The same rows with results."""
         import pyarrow as pa
 
-        found = [self.row(value) for value in batch.column(self.column).to_pylist()]
+        rows = [self.row(value) for value in batch.column(self.column).to_pylist()]
         table = batch.drop_columns([name for name in batch.column_names if name in (*self.types, self.column)])
         for name, kind in self.types.items():
-            table = table.append_column(name, pa.array([row.get(name) for row in found], kind))
+            table = table.append_column(name, pa.array([row.get(name) for row in rows], kind))
         return table
 
     def row(self, picture: bytes) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Worker:
             write_labels(labels, result.labels, result.label_set.palette)
             row = {"labels": labels.read_bytes(), "shares": result.shares()}
             if self.objects:
-                row["objects"] = [each._asdict() for each in result.objects(*self.objects)]
+                row["objects"] = [instance._asdict() for instance in result.objects(*self.objects)]
             return row
 
 

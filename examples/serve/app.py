@@ -75,9 +75,9 @@ class Model:
         batch = np.pad(np.stack(images), border, mode="edge")  # (N, H, W, 3)
         if not self.takes_pixels:
             batch = self.normalized(batch.astype(np.float32))
-        found = self.session.run(None, {"images": batch})[0]
-        found = found if self.about["output"] == "labels" else found.argmax(1).astype(np.uint8)
-        return list(found[:, :height, :width])
+        output = self.session.run(None, {"images": batch})[0]
+        output = output if self.about["output"] == "labels" else output.argmax(1).astype(np.uint8)
+        return list(output[:, :height, :width])
 
     def normalized(self, batch: np.ndarray) -> np.ndarray:
         """Return normalised images `(N, C, H, W)` of RGB `(N, H, W, 3)`."""
@@ -160,10 +160,10 @@ Waiting = tuple[np.ndarray, asyncio.Future[np.ndarray]]
 
 def groups(batch: list[Waiting]) -> Iterator[list[Waiting]]:
     """Yield images of one size, at most `MAX_PIXELS` together."""
-    ordered = sorted(batch, key=lambda each: each[0].shape)
-    for (height, width, _), same in groupby(ordered, key=lambda each: each[0].shape):
-        found, count = list(same), max(1, MAX_PIXELS // (height * width))
-        yield from (found[start : start + count] for start in range(0, len(found), count))
+    ordered = sorted(batch, key=lambda entry: entry[0].shape)
+    for (height, width, _), same in groupby(ordered, key=lambda entry: entry[0].shape):
+        entries, count = list(same), max(1, MAX_PIXELS // (height * width))
+        yield from (entries[start : start + count] for start in range(0, len(entries), count))
 
 
 async def segment_batches(model: Model, queue: asyncio.Queue[Waiting]) -> None:
@@ -180,10 +180,10 @@ async def segment_batches(model: Model, queue: asyncio.Queue[Waiting]) -> None:
         for group in groups(batch):
             try:
                 images = [image for image, _ in group]
-                found: list[Any] = await loop.run_in_executor(one_thread, model.labels, images)
+                results: list[Any] = await loop.run_in_executor(one_thread, model.labels, images)
             except Exception as error:
-                found = [error] * len(group)
-            for (_, future), result in zip(group, found, strict=True):
+                results = [error] * len(group)
+            for (_, future), result in zip(group, results, strict=True):
                 if future.done():  # cancelled
                     continue
                 if isinstance(result, Exception):
