@@ -129,7 +129,7 @@ def make_voc2012(root: Path, height: int = 6, width: int = 8, **options: Any) ->
     return VOC2012(root, **options)
 
 
-COCO_VALUES = [one.value for one in official_classes("coco_stuff")]
+COCO_VALUES = [entry.value for entry in official_classes("coco_stuff")]
 
 
 def make_coco_stuff(root: Path) -> CocoStuff:

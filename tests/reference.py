@@ -43,7 +43,7 @@ def softmax(x: Tensor, dim: int) -> Tensor:
 def normalized(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """A batch norm's formula on (..., C, H, W)."""
     mean, variance, gain, shift = (
-        each[:, None, None] for each in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        vector[:, None, None] for vector in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
     return (x - mean) / (variance + norm.eps).sqrt() * gain + shift
 

@@ -292,7 +292,7 @@ def test_a_run_has_a_report(trained: Run) -> None:
 def test_it_runs_beside_the_main_thread(tmp_path: Path) -> None:
     """As in servers of notebooks that run cells in a thread, without signal handlers; the masks are black and white."""
     images, masks = pairs()
-    found: list[Run] = []
+    runs: list[Run] = []
     settings = TINY | {"epochs": 1, "out": tmp_path / "run", "masks": [255 * mask for mask in masks]}
 
     def second_thread(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -306,10 +306,10 @@ def test_it_runs_beside_the_main_thread(tmp_path: Path) -> None:
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):  # of this thread, which trains first
         crispseg.train(images, loss=second_thread, **settings | {"out": tmp_path / "first"})
     assert refused and all("another thread" in line for line in refused)
-    thread = threading.Thread(target=lambda: found.append(crispseg.train(images, **settings)))
+    thread = threading.Thread(target=lambda: runs.append(crispseg.train(images, **settings)))
     thread.start()
     thread.join()
-    assert found and found[0].history and (found[0].evaluate("train").scores.truth > 0).all()
+    assert runs and runs[0].history and (runs[0].evaluate("train").scores.truth > 0).all()
 
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)

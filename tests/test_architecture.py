@@ -56,7 +56,7 @@ def tree(path: Path) -> ast.Module:
 def imports() -> dict[str, set[str]]:
     """What each file of the package imports of it, in functions and for type checkers too."""
     files = {"crispseg" if name == "__init__" else f"crispseg.{name}": path for name, path in paths().items()}
-    found: dict[str, set[str]] = {}
+    edges: dict[str, set[str]] = {}
     for name, path in files.items():
         nodes = list(ast.walk(tree(path)))
         named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -64,9 +64,9 @@ def imports() -> dict[str, set[str]]:
             if isinstance(node, ast.ImportFrom):
                 assert node.module and not node.level, f"{name} has a relative import, which is not seen here"
                 inside = {f"{node.module}.{alias.name}" for alias in node.names}
-                named |= {one if one in files else node.module for one in inside}
-        found[name] = {one for one in named if one in files and one != name}
-    return found
+                named |= {module if module in files else node.module for module in inside}
+        edges[name] = {module for module in named if module in files and module != name}
+    return edges
 
 
 def test_no_import_circle() -> None:
@@ -81,7 +81,7 @@ def test_packages_keep_their_order() -> None:
         own, *_ = name.removeprefix("crispseg.").split(".")
         if own in ("crispseg", "__main__"):
             continue
-        for other in {one.split(".")[1] for one in needed if one.count(".")}:
+        for other in {module.split(".")[1] for module in needed if module.count(".")}:
             drawing = other == "visualization" and ORDER.index(own) >= ORDER.index("data")
             if ORDER.index(other) > ORDER.index(own) and not drawing:
                 upward.add((name.removeprefix("crispseg."), other))
@@ -123,7 +123,7 @@ THROUGH = {"markupsafe": "jinja2", "pydantic-core": "pydantic", "lightning-utili
 def test_what_files_import_is_installed_with_the_package() -> None:
     """But what is imported in functions, which may be an extra."""
     project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[\[>=<]", each)[0].replace("_", "-") for each in project["dependencies"]}
+    declared = {re.split(r"[\[>=<]", requirement)[0].replace("_", "-") for requirement in project["dependencies"]}
     assert declared >= set(THROUGH.values())
     of_module = packages_distributions()
     for path in sorted(ROOT.rglob("*.py")):
@@ -131,8 +131,8 @@ def test_what_files_import_is_installed_with_the_package() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for top in {name.partition(".")[0] for name in names} - {"crispseg", *sys.stdlib_module_names}:
-                found = {each.lower().replace("_", "-") for each in of_module[top]}
-                assert found & {*declared, *THROUGH}, f"{path} imports {top}"
+                packages = {package.lower().replace("_", "-") for package in of_module[top]}
+                assert packages & {*declared, *THROUGH}, f"{path} imports {top}"
 
 
 @pytest.mark.slow

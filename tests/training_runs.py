@@ -59,8 +59,8 @@ def state(module: torch.nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in module.state_dict().items() if not key.startswith("auxiliary_heads.")}
 
 
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+def equal(weights: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return weights.keys() == other.keys() and all(torch.equal(weights[key], other[key]) for key in weights)
 
 
 def moved(run: Run, config: TrainConfig) -> float:

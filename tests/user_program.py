@@ -9,10 +9,10 @@ from crispseg import Segmentation, SegmentationModel
 run = crispseg.train("photos", "masks", minutes=1, out="runs/mine")
 assert_type(run.model, SegmentationModel)
 segmenter = crispseg.Segmenter(run.folder)
-one = segmenter("photo.jpg")
-assert_type(one, Segmentation)
+mask = segmenter("photo.jpg")
+assert_type(mask, Segmentation)
 assert_type(segmenter(["a.jpg", "b.jpg"]), list[Segmentation])
-height, width = one.labels.shape
-found = crispseg.predict("runs/mine", Path("photos"), "out")
-print(found.done + 1, run.miou + 0.5, one.shares()["road"], crispseg.create_model("sfnet", num_classes=3).num_classes)
-one.save_all("out")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+height, width = mask.labels.shape
+report = crispseg.predict("runs/mine", Path("photos"), "out")
+print(report.done + 1, run.miou + 0.5, mask.shares()["road"], crispseg.create_model("sfnet", num_classes=3).num_classes)
+mask.save_all("out")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

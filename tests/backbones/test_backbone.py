@@ -201,8 +201,8 @@ def test_early_stages_freeze(name: str, options: dict[str, Any]) -> None:
     features = backbone.train()(images)
     assert backbone.training and not features[0].requires_grad and features[-1].requires_grad
     assert all(torch.equal(value, start[key]) for key, value in backbone.state_dict().items())
-    late = [each for each in backbone.modules() if isinstance(each, nn.BatchNorm2d) and each.weight.requires_grad]
-    assert not any(each.training for each in late)
+    late = [norm for norm in backbone.modules() if isinstance(norm, nn.BatchNorm2d) and norm.weight.requires_grad]
+    assert not any(norm.training for norm in late)
 
 
 @given(

@@ -50,9 +50,9 @@ def test_what_is_timed_is_what_a_segmenter_does(name: str) -> None:
 
 def test_the_command(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "sfnet{width: 16}", str(saved), *FLAGS, "--json", str(tmp_path / "a.json")]) == 0
-    found = json.loads((tmp_path / "a.json").read_text())
-    assert [model["backbone"] for model in found["models"]] == ["test_efficientnet", "test_resnet"]
-    assert found["settings"]["size"] == [64, 96] and "sfnet" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "a.json").read_text())
+    assert [model["backbone"] for model in summary["models"]] == ["test_efficientnet", "test_resnet"]
+    assert summary["settings"]["size"] == [64, 96] and "sfnet" in capsys.readouterr().out
 
 
 def test_speed_is_plotted_against_miou(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def plugin() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["smp_fpn", "lraspp"])
 def test_the_same_weights_of_peers_are_frozen(name: str, plugin: None) -> None:
-    ours, peer = (create_model(each, num_classes=2, backbone="tf_efficientnet_lite0") for each in ("fpn", name))
+    ours, peer = (create_model(system, num_classes=2, backbone="tf_efficientnet_lite0") for system in ("fpn", name))
     assert peer.backbone.early_share == ours.backbone.early_share > 0
     for model in (ours, peer):
         model.backbone.freeze(early=True)

@@ -28,8 +28,8 @@ def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: 
     """Every value and colour that it names is decoded to the class that it names, and none is left out."""
     if name == "folder":
         folder = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12), palette_tolerance=0)
-        found = read(folder.declared(), [], Path("y"), None)
-        labels, decode = found.labels, found.lookup
+        reading = read(folder.declared(), [], Path("y"), None)
+        labels, decode = reading.labels, reading.lookup
     else:
         kind, _, option = name.partition(" ")
         options: Any = {"59": {"classes": 59}, "ids": {"masks": "ids"}}.get(option)

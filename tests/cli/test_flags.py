@@ -40,10 +40,10 @@ KNOWN = {key: Field(kind, None, "") for key, kind in KINDS.items()}
     ],
 )
 def test_words_and_flags(line: str, words: list[str], tree: dict[str, Any]) -> None:
-    found = read_flags(line.split(), KNOWN)
-    assert found == (words, tree)
-    values = [each for value in found[1].values() for each in (value if isinstance(value, list) else [value])]
-    assert all(isinstance(each, Text) for each in values)
+    result = read_flags(line.split(), KNOWN)
+    assert result == (words, tree)
+    values = [entry for value in result[1].values() for entry in (value if isinstance(value, list) else [value])]
+    assert all(isinstance(entry, Text) for entry in values)
 
 
 @pytest.mark.parametrize(

@@ -134,9 +134,9 @@ def test_a_killed_command_begins_again_or_goes_on(name: str, seed: int, inputs: 
     again = run(arguments(name, inputs, root))
     assert again == 0 or left == expected  # what is complete may be refused
     assert not [path for path in root.rglob("*") if LITTER in path.name or path.name == LOCK]
-    found = contents(root)
-    assert found.keys() == expected.keys()
-    assert not [name for name in expected if found[name] != expected[name]]
+    files = contents(root)
+    assert files.keys() == expected.keys()
+    assert not [name for name in expected if files[name] != expected[name]]
 
 
 @pytest.mark.slow

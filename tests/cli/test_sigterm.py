@@ -43,7 +43,7 @@ def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
     process.join(60)
     process.kill()
     *before, line = (tmp_path / "stderr").read_text().splitlines()
-    assert not [each for each in before if "Traceback" in each or "Error" in each or "ignored in" in each]
+    assert not [text for text in before if "Traceback" in text or "Error" in text or "ignored in" in text]
     assert re.fullmatch(rf"crispseg: {says}; .*step \d+ .* crispseg train --resume={tmp_path}/run", line), line
     assert process.exitcode == status
     assert (tmp_path / "run/model/model.safetensors").is_file()

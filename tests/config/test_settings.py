@@ -49,16 +49,16 @@ def test_examples() -> None:
     ],
 )
 def test_a_text_means_what_its_type_takes(kind: Any, text: str, value: Any) -> None:
-    found = checked(kind, Text(text), "key")
-    assert found == value and type(found) is type(value)
+    result = checked(kind, Text(text), "key")
+    assert result == value and type(result) is type(value)
 
 
 @given(
     st.text(st.characters(exclude_characters="\0")).filter(str.strip) | st.integers().map(str) | st.floats().map(str)
 )
 def test_any_text_is_a_path_or_a_name(text: str) -> None:
-    found = checked(str, Text(text), "key")
-    assert found == text or found == parse_yaml(text)  # a quoted text
+    result = checked(str, Text(text), "key")
+    assert result == text or result == parse_yaml(text)  # a quoted text
 
 
 @pytest.mark.parametrize(("text", "phrase"), [("", "is empty"), (" ", "is empty"), ("a\0", "a null character")])

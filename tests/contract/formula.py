@@ -85,27 +85,27 @@ def samples(values: Any) -> NDArray[np.float32]:
     return flat[np.random.RandomState(flat.size % 2**31).randint(0, flat.size, SAMPLES)]
 
 
-def assert_close(found: NDArray[Any], frozen: NDArray[Any], share: float = 1.0) -> None:
+def assert_close(values: NDArray[Any], frozen: NDArray[Any], share: float = 1.0) -> None:
     """At least this share of the values is equal to 1e-4 of their spread."""
-    assert found.shape == frozen.shape
-    near = abs(found - frozen) <= 1e-4 * max(float(frozen.std()), 1e-3)
-    assert near.mean() >= share, f"{(~near).sum()} of {near.size} differ, most {abs(found - frozen).max()}"
+    assert values.shape == frozen.shape
+    near = abs(values - frozen) <= 1e-4 * max(float(frozen.std()), 1e-3)
+    assert near.mean() >= share, f"{(~near).sum()} of {near.size} differ, most {abs(values - frozen).max()}"
 
 
-def assert_same(found: Any, expected: Any, tolerance: float, place: str = "") -> None:
+def assert_same(tree: Any, expected: Any, tolerance: float, place: str = "") -> None:
     """Two trees of JSON are equal, numbers relative to this tolerance; mappings may hold more than is expected."""
     if isinstance(expected, dict):
-        assert expected.keys() <= found.keys(), f"{place}: {expected.keys() - found.keys()} missing"
+        assert expected.keys() <= tree.keys(), f"{place}: {expected.keys() - tree.keys()} missing"
         for key, value in expected.items():
-            assert_same(found[key], value, tolerance, f"{place}/{key}")
+            assert_same(tree[key], value, tolerance, f"{place}/{key}")
     elif isinstance(expected, list):
-        assert len(found) == len(expected), place
+        assert len(tree) == len(expected), place
         for index, value in enumerate(expected):
-            assert_same(found[index], value, tolerance, f"{place}/{index}")
-    elif isinstance(expected, int | float) and not isinstance(expected, bool) and isinstance(found, int | float):
-        assert math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance), f"{place}: {found}, not {expected}"
+            assert_same(tree[index], value, tolerance, f"{place}/{index}")
+    elif isinstance(expected, int | float) and not isinstance(expected, bool) and isinstance(tree, int | float):
+        assert math.isclose(tree, expected, rel_tol=tolerance, abs_tol=tolerance), f"{place}: {tree}, not {expected}"
     else:
-        assert found == expected, place
+        assert tree == expected, place
 
 
 def shapes_of(module: nn.Module) -> dict[str, list[int]]:

@@ -52,8 +52,8 @@ devices: 1, num_nodes: 1, workers: 0, seed: 7, deterministic: true, checkpoint_e
 
 def flat(tree: dict[str, Any]) -> dict[str, Any]:
     """Settings with those of groups as `group.key`."""
-    found = {key: value for key, value in tree.items() if key not in ("model", "data", "augment")}
-    return found | {
+    settings = {key: value for key, value in tree.items() if key not in ("model", "data", "augment")}
+    return settings | {
         f"{group}.{key}": value for group in ("model", "data", "augment") for key, value in tree[group].items()
     }
 
@@ -71,19 +71,19 @@ def signature(function: Callable[..., Any]) -> dict[str, str]:
 
 def interface() -> dict[str, Any]:
     """Signature of every function, methods of every class, names of the parts."""
-    found: dict[str, Any] = {}
+    signatures: dict[str, Any] = {}
     for name in crispseg.__all__:
         entry = getattr(crispseg, name)
         if name in METHODS:
             methods = {key: inspect.getattr_static(entry, key, None) for key in METHODS[name]}
             for key, method in methods.items():
                 plain = getattr(method, "__func__", method)
-                found[f"{name}.{key}"] = signature(plain) if callable(plain) else {}
+                signatures[f"{name}.{key}"] = signature(plain) if callable(plain) else {}
         elif hasattr(entry, "names"):
-            found[name] = dict.fromkeys(entry.names(), "registered")
+            signatures[name] = dict.fromkeys(entry.names(), "registered")
         else:
-            found[name] = {} if isinstance(entry, type) else signature(entry)
-    return found
+            signatures[name] = {} if isinstance(entry, type) else signature(entry)
+    return signatures
 
 
 def keys(*words: str) -> list[str]:
@@ -156,7 +156,7 @@ def test_defaults(tmp_path: Path) -> None:
     """What a run does where nothing is said, but for what depends on the machine."""
     expected = frozen("interface.json")["defaults"]
     shown = printed(own_data(tmp_path / "data"))
-    found = {key: shown.get(name_now(key, shown)) for key in expected}
+    defaults = {key: shown.get(name_now(key, shown)) for key in expected}
     assert {
-        key: not value if key in NEGATED and key not in shown else value for key, value in found.items()
+        key: not value if key in NEGATED and key not in shown else value for key, value in defaults.items()
     } == expected

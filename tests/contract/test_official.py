@@ -34,9 +34,9 @@ def official(name: str) -> tuple[Any, dict[str, Tensor]]:
     return expected, {key: state[formula] * math.prod(factor) for key, (_, formula, *factor) in keys.items()}
 
 
-def assert_computed(found: dict[str, Tensor], expected: Any) -> None:
+def assert_computed(outputs: dict[str, Tensor], expected: Any) -> None:
     """These outputs are those that the official code computed."""
-    for key, values in found.items():
+    for key, values in outputs.items():
         assert list(values.shape) == expected[f"{key}.shape"].tolist()
         assert_close(np.asarray(values).ravel()[expected[f"{key}.at"]], expected[key])
 
@@ -50,8 +50,8 @@ def test_weights_by_formula(name: str, tmp_path: Path) -> None:
     model = crispseg.from_pretrained(tmp_path / "model")
     assert (model.info.name, model.info.backbone, model.info.num_classes) == (name, "resnet18_deep", 19)
     with torch.no_grad(), crispseg.record(model) as seen:
-        found = {"logits": model(image(expected["size"].tolist()))}
-    assert_computed(found | {official: seen[ours] for official, ours in OUTPUTS[name].items()}, expected)
+        outputs = {"logits": model(image(expected["size"].tolist()))}
+    assert_computed(outputs | {official: seen[ours] for official, ours in OUTPUTS[name].items()}, expected)
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:

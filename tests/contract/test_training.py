@@ -49,18 +49,18 @@ def seen(folder: Path) -> tuple[Any, Any, Any]:
         run("evaluate", made, "--workers=0", "--bootstrap=0", "--boundary", f"--json={folder / 'scores.json'}")[0] == 0
     )
     scores = json.loads((folder / "scores.json").read_text())
-    found = samples(crispseg.Segmenter(made, "cpu")(picture((48, 64), 1)).probabilities())
+    probabilities = samples(crispseg.Segmenter(made, "cpu")(picture((48, 64), 1)).probabilities())
     status, text = run("train", "--resume", made, "--print_config")
     assert status == 0
-    return scores, found, yaml.safe_load(text)
+    return scores, probabilities, yaml.safe_load(text)
 
 
 def test_an_earlier_run(tmp_path: Path) -> None:
     """It is evaluated, predicts, and its settings are read."""
-    scores, found, shown = seen(tmp_path)
+    scores, probabilities, shown = seen(tmp_path)
     expected = frozen("run.json")
     assert_same(scores, expected["scores"], 1e-6)
-    assert_close(found, np.asarray(expected["samples"], np.float32))
+    assert_close(probabilities, np.asarray(expected["samples"], np.float32))
     assert shown["augment"].pop("cutmix") is None  # newer than the run
     lengths = {key: shown[key] for key in expected["settings"]}
     assert lengths == expected["settings"]

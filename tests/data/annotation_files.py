@@ -44,7 +44,7 @@ def coco(
     if annotations is None:
         pairs = zip(images, cycle(categories), strict=False)
         shape = [[coordinate for corner in CORNERS for coordinate in corner]]
-        annotations = [{"image_id": one, "category_id": other, "segmentation": shape} for (one, _), (other, _) in pairs]
+        annotations = [{"image_id": image, "category_id": cat, "segmentation": shape} for (image, _), (cat, _) in pairs]
     entries = [{"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH} for number, name in images]
     shapes = [{"id": 100 + index, "image_id": 10, **entry} for index, entry in enumerate(annotations)]
     classes = [{"id": number, "name": name} for number, name in categories]

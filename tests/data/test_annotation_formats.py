@@ -72,8 +72,8 @@ def test_any_mask_returns(
 ) -> None:
     masks = {"a #1+2%20ü": mask.repeat(factor, 0).repeat(factor, 1)}
     masks |= {"deep/b": np.full((5, 4), 2, np.uint8), "none": np.zeros((4, 5), np.uint8)}
-    for name, found in returned(kind, masks, tmp_path_factory.mktemp("any")).items():
-        np.testing.assert_array_equal(found, masks[name])
+    for name, result in returned(kind, masks, tmp_path_factory.mktemp("any")).items():
+        np.testing.assert_array_equal(result, masks[name])
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def written(tmp_path: Path) -> Callable[[str], Path]:
 def test_pycocotools_reads_ours(written: Callable[[str], Path]) -> None:
     from pycocotools.coco import COCO
 
-    found = COCO(str(written("coco") / "annotations/instances_default.json"))
-    assert [each["name"] for each in found.loadCats(found.getCatIds())] == ["car", "wheel"]
-    areas = [(each["area"], int(found.annToMask(each).sum()), each["bbox"]) for each in found.anns.values()]
+    coco = COCO(str(written("coco") / "annotations/instances_default.json"))
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == ["car", "wheel"]
+    areas = [(shape["area"], int(coco.annToMask(shape).sum()), shape["bbox"]) for shape in coco.anns.values()]
     assert areas == [(24, 24, [2, 1, 6, 4])] * 2 + [(56, 56, [2, 6, 10, 6])]
 
 
@@ -114,8 +114,8 @@ def test_supervision_reads_ours(kind: str, written: Callable[[str], Path]) -> No
         places = str(root / "images"), str(root / "labels"), str(root / "data.yaml")
         read = supervision.DetectionDataset.from_yolo(*places, force_masks=True)
     assert read.classes == ["car", "wheel"] and len(read) == 2
-    found = {Path(path).stem: detections for path, _, detections in read}
-    assert found["a"].class_id.tolist() == [0] and found["b"].class_id.tolist() == [0, 1]
+    by_image = {Path(path).stem: detections for path, _, detections in read}
+    assert by_image["a"].class_id.tolist() == [0] and by_image["b"].class_id.tolist() == [0, 1]
     inner = np.zeros_like(SQUARE, bool)
     inner[2:4, 3:7] = True  # OpenCV also draws the pixels beyond right and lower edges
-    assert (found["a"].mask[0] & inner).sum() == inner.sum() and found["a"].mask[0].sum() <= 35
+    assert (by_image["a"].mask[0] & inner).sum() == inner.sum() and by_image["a"].mask[0].sum() <= 35

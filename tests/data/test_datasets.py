@@ -23,7 +23,7 @@ from crispseg.training.config import TrainConfig, config_to_dict
 
 
 def known(name: str) -> dict[str, tuple[int, tuple[int, int, int]]]:
-    return {one.name: (one.value, one.color) for one in official_classes(name)}
+    return {entry.name: (entry.value, entry.color) for entry in official_classes(name)}
 
 
 TABLES = {  # classes, and MD5 of the table when it was compared with the official one
@@ -197,12 +197,12 @@ def listed(path: Path) -> set[str]:
 
 def nearby(ids: np.ndarray, radius: int) -> np.ndarray:
     """The three classes, pixel by pixel."""
-    found = np.zeros(ids.shape, np.uint8)
+    classes = np.zeros(ids.shape, np.uint8)
     for (y, x), own in np.ndenumerate(ids):
         rows, columns = np.ogrid[: ids.shape[0], : ids.shape[1]]
         near = set(ids[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2].tolist()) - {0}
-        found[y, x] = 2 if len(near) > 1 else own > 0
-    return found
+        classes[y, x] = 2 if len(near) > 1 else own > 0
+    return classes
 
 
 @given(
@@ -225,7 +225,7 @@ def test_the_part_in_the_package() -> None:
     assert list(names) == ["train", "val", "test"]
     assert names["train"] <= listed(LISTS / "nuclei_train.txt")
     assert names["val"] | names["test"] <= listed(LISTS / "nuclei_val.txt") and not names["val"] & names["test"]
-    every = {f"{name}.png" for each in names.values() for name in each}
+    every = {f"{name}.png" for group in names.values() for name in group}
     assert all({path.name for path in (PART / kind).iterdir()} == every for kind in ("images", "instances"))
     assert sum(path.stat().st_size for path in PART.rglob("*")) <= 6e6
     licence = (PART / "LICENSE.txt").read_text()

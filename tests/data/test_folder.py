@@ -47,10 +47,10 @@ def test_folder_reads_pairs(tmp_path: Path) -> None:
     ],
 )
 def test_names_of_masks_that_are_usual(image: str, mask: str) -> None:
-    images, masks = ({Path(f"{name}.png"): name for name in (one, "other")} for one in (image, mask))
+    images, masks = ({Path(f"{name}.png"): name for name in (stem, "other")} for stem in (image, mask))
     pairs = pair_up(images, masks, "images", "masks").pairs
-    found = {pair.image.stem: pair.mask.stem for pair in pairs.values()}
-    assert found == {Path(image).name: Path(mask).name, "other": "other"}
+    stems = {pair.image.stem: pair.mask.stem for pair in pairs.values()}
+    assert stems == {Path(image).name: Path(mask).name, "other": "other"}
 
 
 @pytest.mark.parametrize(

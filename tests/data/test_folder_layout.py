@@ -44,10 +44,10 @@ def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
     assert [pair.name for pair in source.pairs("train")] == ["train0", "train1"]
     assert [pair.name for pair in source.pairs("val")] == ["train2"]
     put(tmp_path / "deep", "{kind}/day", {"train": ""})
-    for entry, found in (("photos/day/train3.png", 1), ("night/train3.png", 0), ("train3 2.png", 0)):
+    for entry, count in (("photos/day/train3.png", 1), ("night/train3.png", 0), ("train3 2.png", 0)):
         (tmp_path / "deep/val.txt").write_text(f"{entry}\n")
-        with nullcontext() if found else pytest.raises(CrispsegError, match="no or several matching"):
-            assert len(Folder(root=tmp_path / "deep").pairs("val")) == found
+        with nullcontext() if count else pytest.raises(CrispsegError, match="no or several matching"):
+            assert len(Folder(root=tmp_path / "deep").pairs("val")) == count
 
 
 def test_folders_are_the_splits(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_folders_are_the_splits(tmp_path: Path) -> None:
     every = [pair.name for pair in source.pairs("all")]
     assert len(set(every)) == 9 and every[0] == "train/train0"
     folds = [dataclasses.replace(source, folds=3, fold=fold) for fold in (1, 2, 3)]
-    parts = [{pair.name for pair in each.pairs("val")} for each in folds]
+    parts = [{pair.name for pair in fold.pairs("val")} for fold in folds]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 7 and len(folds[0].pairs("test")) == 2
 
 

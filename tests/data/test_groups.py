@@ -103,7 +103,7 @@ def test_three_patterns_of_groups_are_tried(names: str, pattern: str | None) -> 
 def sides(source: Folder) -> list[dict[str, str]]:
     """The split of each image, by seed."""
     drawn = [replace(source, seed=seed) for seed in range(6)]
-    return [{pair.name: split for split in ("train", "val") for pair in one.pairs(split)} for one in drawn]
+    return [{pair.name: split for split in ("train", "val") for pair in variant.pairs(split)} for variant in drawn]
 
 
 @pytest.fixture
@@ -124,9 +124,9 @@ def test_copies_stay_together_by_name_and_by_pixels(copied: Path) -> None:
     assert any(side["00"] != side["other"] for side in sides(folder(copied, copies="names")))
     assert any(side["01"] != side["01_aug_4"] for side in sides(folder(copied, copies="none")))
     source = folder(copied)
-    found, notes = source.settled(), source.notes()
-    assert found.copies == "pixels" and "12 images form 10 groups" in notes[-1]
-    assert sides(found) == sides(folder(copied))
+    result, notes = source.settled(), source.notes()
+    assert result.copies == "pixels" and "12 images form 10 groups" in notes[-1]
+    assert sides(result) == sides(folder(copied))
 
 
 def test_all_copies_of_one_image_are_divided(tmp_path: Path) -> None:

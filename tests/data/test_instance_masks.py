@@ -68,9 +68,9 @@ def test_files_of_8_16_and_32_bits_and_of_equal_channels(folders: Path) -> None:
     masks = Folder(folders / "photos", folders / "masks", instances=folders / "numbered", num_classes=2)
     for data in (of(folders).dataset("all"), masks.dataset("all")):
         for index, ids in expected.items():
-            found = data.instances(str(index))
-            assert found is not None and found.dtype == np.int32
-            np.testing.assert_array_equal(found, ids)
+            numbers = data.instances(str(index))
+            assert numbers is not None and numbers.dtype == np.int32
+            np.testing.assert_array_equal(numbers, ids)
     for index, ids in expected.items():
         np.testing.assert_array_equal(of(folders).dataset("all")[index].labels, three_classes(ids))
 

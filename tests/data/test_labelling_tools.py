@@ -226,8 +226,8 @@ def test_yolo_becomes_a_folder(place: str, tmp_path: Path, capsys: pytest.Captur
     assert "3 images without annotations (all background)" in capsys.readouterr().out
     out = Path(shlex.split(command)[-1])
     data = Folder(root=out)
-    found = {split: [pair.name for pair in data.dataset(split).pairs] for split in SPLIT_OF.values()}
-    assert {split: len(names) for split, names in found.items()} == {"train": 5, "val": 3, "test": 2}
+    splits = {split: [pair.name for pair in data.dataset(split).pairs] for split in SPLIT_OF.values()}
+    assert {split: len(names) for split, names in splits.items()} == {"train": 5, "val": 3, "test": 2}
     assert data.label_set().names == ("background", "crack", "hole")
     val = {pair.name: read_mask(pair.mask) for pair in data.dataset("val").pairs}
     for mask in val.values():

@@ -25,8 +25,8 @@ FOUR = LabelSet.colored(("void", "road", "car", "bus"))
     ],
 )
 def test_classes_merge_and_drop(merge: Any, drop: Any, names: Any, new: list[int], tmp_path: Path) -> None:
-    labels, found = FOUR.regrouped(merge, drop)
-    assert labels.names == names and [*found.values()] == new
+    labels, mapping = FOUR.regrouped(merge, drop)
+    assert labels.names == names and [*mapping.values()] == new
     assert {*labels.palette} <= {*FOUR.palette} and all(
         labels.palette[at] == FOUR.palette[FOUR.index(name)] for at, name in enumerate(names) if name in FOUR.names
     )

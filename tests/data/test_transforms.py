@@ -168,13 +168,13 @@ def test_turns_are_all_as_often(crop: tuple[int, int] | None, quarters: list[int
     transform = train_transform(Augment(crop, (1, 1), flip=0, turn=True, photometric=False), MEAN, STD)
     counts = [0] * 4
     for _ in range(400):
-        image, found = transform(sample)
-        rows, columns = (found != 255).any(1), (found != 255).any(0)
-        inside = found[rows][:, columns].numpy()
+        image, mask = transform(sample)
+        rows, columns = (mask != 255).any(1), (mask != 255).any(0)
+        inside = mask[rows][:, columns].numpy()
         (turns,) = (k for k in range(4) if np.array_equal(inside, np.rot90(labels, k)))
         counts[turns] += 1
         grey = (image[0] * STD[0] + MEAN[0]) * 255
-        assert torch.equal(grey.round().long()[found != 255], found[found != 255])
+        assert torch.equal(grey.round().long()[mask != 255], mask[mask != 255])
     assert [turns for turns in range(4) if counts[turns]] == quarters
     assert min(counts[turns] for turns in quarters) > 70
 
@@ -223,10 +223,10 @@ def test_photometric_of_mmsegmentation_is_its_formulas() -> None:
     given += [{"hue": -0.09}, {"hue": 0.1}, {}]
     given += [{"brightness": 20.0, "contrast": 0.6, "saturation": 1.3, "hue": 0.05}]
     for params in given:
-        found = PhotometricDistortion().transform(tv_tensors.Image(image), params)
-        assert found.dtype == torch.uint8
+        result = PhotometricDistortion().transform(tv_tensors.Image(image), params)
+        assert result.dtype == torch.uint8
         expected = [[distorted(image[:, y, x].tolist(), params) for x in range(7)] for y in range(6)]
-        difference = found.as_subclass(Tensor).float() - torch.tensor(expected).permute(2, 0, 1)
+        difference = result.as_subclass(Tensor).float() - torch.tensor(expected).permute(2, 0, 1)
         assert difference.abs().max() <= (0 if not {"hue", "saturation"} & params.keys() else 2), params
 
 

@@ -71,7 +71,7 @@ def crossed(x: Tensor, part: CrissCrossAttention) -> Tensor:
     height, width = x.shape[1:]
     out = x.clone()
     for y, column in itertools.product(range(height), range(width)):
-        seen = [(y, each) for each in range(width)] + [(each, column) for each in range(height) if each != y]
+        seen = [(y, at) for at in range(width)] + [(row, column) for row in range(height) if row != y]
         query = embedded(part.query, x[:, y, column])
         affinities = [query @ embedded(part.key, x[:, row, at]) for row, at in seen]
         values = [embedded(part.value, x[:, row, at]) for row, at in seen]
@@ -113,8 +113,8 @@ def test_fusion_attends_to_averages_of_the_stage_before() -> None:
         for point in deepest.flatten(1).unbind(1)
     ]
     joined = torch.cat([torch.stack(attended, dim=1).unflatten(1, (5, 5)), deepest])
-    found = module(stage[None], deepest[None])[0]
-    torch.testing.assert_close(found, conv_norm_relu(joined, module.join), atol=1e-5, rtol=0)
+    result = module(stage[None], deepest[None])[0]
+    torch.testing.assert_close(result, conv_norm_relu(joined, module.join), atol=1e-5, rtol=0)
 
 
 def test_aspp_is_four_convolutions_and_a_mean() -> None:

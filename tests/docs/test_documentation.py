@@ -33,8 +33,8 @@ MAPPINGS = ("--loss", "--boundary_weights", "--model.fuse_options")
 
 def blocks(page: Path, language: str) -> list[str]:
     """The code blocks of a language; those of the shell name none."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [code for named, code in found if named == language]
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [code for named, code in fences if named == language]
 
 
 PAGES_WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
@@ -42,17 +42,17 @@ PAGES_WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 def commands() -> list[Any]:
     """The lines of code blocks, and code with a flag within sentences, which may leave out arguments."""
-    found: dict[tuple[str, bool], str] = {}
+    places: dict[tuple[str, bool], str] = {}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for block in blocks(page, ""):
             for line in block.replace("\\\n", " ").splitlines():
-                found.setdefault((line, True), page.name)
+                places.setdefault((line, True), page.name)
         for code in re.findall(r"`(crispseg [^`]*? --[^`]+)`", text):
-            found.setdefault((" ".join(code.split()), False), page.name)
+            places.setdefault((" ".join(code.split()), False), page.name)
     return [
         pytest.param(line, whole, id=re.sub(r"\s+", " ", f"{page}: {line}")[:100])
-        for (line, whole), page in found.items()
+        for (line, whole), page in places.items()
         if line.startswith("crispseg ") and not FORMS.search(line)
     ]
 

@@ -62,9 +62,9 @@ def test_frames_of_a_file(tmp_path: Path, refuses: Refuses) -> None:
     for number in range(9):
         writer.write(np.full((32, 48, 3), (10 * number, 100, 200), np.uint8))  # BGR
     writer.release()
-    found = list(frames(str(tmp_path / "a.avi")))
-    assert len(found) == 9
-    for number, frame in enumerate(found):
+    images = list(frames(str(tmp_path / "a.avi")))
+    assert len(images) == 9
+    for number, frame in enumerate(images):
         assert np.abs(frame.mean((0, 1)) - (200, 100, 10 * number)).max() < 4  # RGB
     with refuses("missing.avi cannot be opened"):
         list(frames(str(tmp_path / "missing.avi")))

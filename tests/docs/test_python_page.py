@@ -79,7 +79,7 @@ def test_own_loops_run_and_their_model_is_saved(place: Path, monkeypatch: pytest
     uploaded: list[str] = []
 
     def upload(api: HfApi, folder_path: Path, **_: object) -> None:
-        uploaded.extend(each.name for each in folder_path.iterdir())
+        uploaded.extend(file.name for file in folder_path.iterdir())
 
     monkeypatch.setattr(HfApi, "create_repo", lambda api, repo_id, **_: SimpleNamespace(repo_id=repo_id))
     monkeypatch.setattr(HfApi, "upload_folder", upload)

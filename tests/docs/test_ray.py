@@ -34,13 +34,13 @@ def _photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Of each image the bytes of its PNG, as `crispseg predict` writes it, and its shares and objects."""
-    file, found = tmp_path_factory.mktemp("expected") / "labels.png", {}
+    file, rows = tmp_path_factory.mktemp("expected") / "labels.png", {}
     for name in NAMES:
         result = Segmenter(model, "cpu")(photos / f"{name}.png")
         write_labels(file, result.labels, result.label_set.palette)
-        objects = [each._asdict() for each in result.objects("class 1", "class 2")]
-        found[name] = {"labels": file.read_bytes(), "shares": result.shares(), "objects": objects}
-    return found
+        objects = [instance._asdict() for instance in result.objects("class 1", "class 2")]
+        rows[name] = {"labels": file.read_bytes(), "shares": result.shares(), "objects": objects}
+    return rows
 
 
 def test_a_worker_segments_pictures(model: Path, photos: Path, expected: dict[str, dict[str, Any]]) -> None:

@@ -66,14 +66,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     command = [sys.executable, Path(__file__).parent / "with_server.py", root / "photos", root, *models]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = dict(zip(FILES, map(json.loads, done.stdout.splitlines()[-len(FILES) :]), strict=True))
-    return {name: {**outcomes, "root": root} for name, outcomes in found.items()}
+    results = dict(zip(FILES, map(json.loads, done.stdout.splitlines()[-len(FILES) :]), strict=True))
+    return {name: {**outcomes, "root": root} for name, outcomes in results.items()}
 
 
 @pytest.mark.filterwarnings("ignore:.* has 16-bit values")
 @pytest.mark.parametrize("name", FILES)
 def test_a_process_without_torch_serves(name: str, served: dict[str, dict[str, Any]]) -> None:
-    found, root = served[name], served[name]["root"]
+    outcomes, root = served[name], served[name]["root"]
     segmenter, paths = Segmenter(root / f"{name}.onnx"), [*(root / "photos").iterdir()]
     for path in paths:
         with Image.open(root / name / f"{path.stem}.png") as response:
@@ -81,8 +81,8 @@ def test_a_process_without_torch_serves(name: str, served: dict[str, dict[str, A
             assert np.array_equal(np.array(response), expected.labels), path
             colors = np.array(expected.label_set.palette, np.uint8)[expected.labels]
             assert np.array_equal(np.array(response.convert("RGB")), colors)
-    assert found["health"] == {"status": "ok", "classes": list(INFO.label_set().names), "requests": 0}
-    assert sum(found["batches"]) == len(paths) and max(found["batches"]) > 1
+    assert outcomes["health"] == {"status": "ok", "classes": list(INFO.label_set().names), "requests": 0}
+    assert sum(outcomes["batches"]) == len(paths) and max(outcomes["batches"]) > 1
     for case, status, phrase in (
         ("too many bytes", 413, "at most 40,000 bytes"),
         ("bytes in parts", 413, "at most 40,000 bytes"),
@@ -93,9 +93,9 @@ def test_a_process_without_torch_serves(name: str, served: dict[str, dict[str, A
         ("CMYK", 415, "mode CMYK"),
         ("full", 503, "4 requests are in progress; try again"),
     ):
-        assert found[case][0] == status and phrase in found[case][1], (case, found[case])
-    assert found["then"] == 4 * [200]
-    assert (found["defect"], found["after it"], found["left"]) == (500, 200, 0)
+        assert outcomes[case][0] == status and phrase in outcomes[case][1], (case, outcomes[case])
+    assert outcomes["then"] == 4 * [200]
+    assert (outcomes["defect"], outcomes["after it"], outcomes["left"]) == (500, 200, 0)
 
 
 @pytest.mark.filterwarnings("ignore:.* has 16-bit values")

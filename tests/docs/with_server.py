@@ -57,13 +57,13 @@ def run(app: Any, images: Path, out: Path) -> dict[str, Any]:
             response = send(content)
             return [response.status_code, response.json()["detail"]]
 
-        found: dict[str, Any] = {"health": client.get("/health").json()}
+        outcomes: dict[str, Any] = {"health": client.get("/health").json()}
         files = sorted(images.iterdir())
         for file, response in zip(files, pool.map(send, map(Path.read_bytes, files)), strict=True):
             assert response.status_code == 200, response.text
             (out / f"{file.stem}.png").write_bytes(response.content)
-        found["batches"] = [*batches]
-        found |= {
+        outcomes["batches"] = [*batches]
+        outcomes |= {
             "too many bytes": refused(bytes(LIMITS["MAX_BYTES"] + 1)),
             "bytes in parts": refused(iter([bytes(30_000)] * 2)),  # type: ignore[arg-type]
             "too many pixels": refused(picture("1", (1000, 11))),
@@ -77,16 +77,16 @@ def run(app: Any, images: Path, out: Path) -> dict[str, Any]:
         started.wait(30)
         while client.get("/health").json()["requests"] < 4:
             pass
-        found["full"] = refused(picture("RGB", (40, 40)))
+        outcomes["full"] = refused(picture("RGB", (40, 40)))
         released.set()
-        found["then"] = [each.result().status_code for each in waiting]
+        outcomes["then"] = [future.result().status_code for future in waiting]
         app.Model.labels = lambda self, images: 1 / 0
-        found["defect"] = send(picture("RGB", (40, 40))).status_code
+        outcomes["defect"] = send(picture("RGB", (40, 40))).status_code
         app.Model.labels = plain
-        found["after it"] = send(picture("RGB", (40, 40))).status_code
-        found["left"] = client.get("/health").json()["requests"]
+        outcomes["after it"] = send(picture("RGB", (40, 40))).status_code
+        outcomes["left"] = client.get("/health").json()["requests"]
     assert sys.modules["torch"] is None and sys.modules["crispseg"] is None
-    return found
+    return outcomes
 
 
 if __name__ == "__main__":

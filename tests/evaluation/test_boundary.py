@@ -52,15 +52,15 @@ def naive(classes: int, prediction: Tensor, truth: Tensor, distances: tuple[int,
 
     def boundary(labels: Any, ignored: Any, index: int) -> list[tuple[int, int]]:
         height, width = labels.shape
-        found = []
+        places = []
         for y, x in product(range(height), range(width)):
             for below, beside in ((y, x + 1), (y + 1, x), (y + 1, x + 1)):
                 if below == height or beside == width or ignored[y, x] or ignored[below, beside]:
                     continue
                 if (labels[y, x] == index) != (labels[below, beside] == index):
-                    found.append((y, x))
+                    places.append((y, x))
                     break
-        return found
+        return places
 
     def share(ours: list[tuple[int, int]], theirs: list[tuple[int, int]], distance: int) -> float:
         near = [any(math.hypot(y - v, x - u) <= distance for v, u in theirs) for y, x in ours]
@@ -69,9 +69,9 @@ def naive(classes: int, prediction: Tensor, truth: Tensor, distances: tuple[int,
     result = np.full((len(truth), len(distances), classes), np.nan)
     for image, (at, distance), index in product(range(len(truth)), enumerate(distances), range(classes)):
         ignored = truth[image] == 255
-        found, wanted = (boundary(labels[image], ignored, index) for labels in (prediction, truth))
-        if found or wanted:
-            precision, recall = share(found, wanted, distance), share(wanted, found, distance)
+        pixels, wanted = (boundary(labels[image], ignored, index) for labels in (prediction, truth))
+        if pixels or wanted:
+            precision, recall = share(pixels, wanted, distance), share(wanted, pixels, distance)
             f = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
             result[image, at, index] = 100 * f
     return result[(truth != 255).flatten(1).any(1).numpy()]
@@ -97,22 +97,22 @@ def test_scores_are_those_of_a_loop(
     every = np.where(np.isnan(images), 100, images)
     for empty, expected in (("skip", images), ("1", every)):
         scores = scored(classes, prediction, truth, empty=empty)
-        found = scores.measures()
+        measures = scores.measures()
         np.testing.assert_allclose(np.sort(scores.per_image, 0), np.sort(expected, 0), rtol=1e-12)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where all are NaN
             f = np.nanmean(expected, 0) if len(expected) else np.full((len(DISTANCES), classes), np.nan)
             means = np.nanmean(f, 1)
-        np.testing.assert_allclose(found["boundary_f_of_classes"], f, rtol=1e-12)
-        np.testing.assert_allclose(found["boundary_f"], means, rtol=1e-12)
+        np.testing.assert_allclose(measures["boundary_f_of_classes"], f, rtol=1e-12)
+        np.testing.assert_allclose(measures["boundary_f"], means, rtol=1e-12)
 
 
 def test_far_distances_stay_exact() -> None:
     truth, prediction = torch.zeros(2, 1, 3, 900, dtype=torch.int64)
     truth[..., 40:] = 1
     prediction[..., 840:] = 1
-    found = scored(2, prediction, truth, (799, 800)).measures()["boundary_f_of_classes"]
-    assert found.tolist() == [[0, 0], [100, 100]]
+    values = scored(2, prediction, truth, (799, 800)).measures()["boundary_f_of_classes"]
+    assert values.tolist() == [[0, 0], [100, 100]]
 
 
 @pytest.mark.parametrize("distances", [(), (0,), (3, -1), (3, 3), (2.5,), ("a",)])
@@ -152,8 +152,8 @@ def eroded_iou(classes: int, predictions: Tensor, truths: Tensor, ratio: float) 
 @pytest.mark.parametrize("shape", [(1, 60, 80), (2, 200, 300)])
 def test_bands_of_larger_images(shape: tuple[int, ...]) -> None:
     prediction, truth = blobs(3, 3, shape, 0.01)
-    found = iou_scored(3, prediction, truth, 0.02).measures()["boundary_iou_of_classes"]
-    np.testing.assert_allclose(found, eroded_iou(3, prediction, truth, 0.02), rtol=1e-12)
+    values = iou_scored(3, prediction, truth, 0.02).measures()["boundary_iou_of_classes"]
+    np.testing.assert_allclose(values, eroded_iou(3, prediction, truth, 0.02), rtol=1e-12)
 
 
 @settings(max_examples=25)
@@ -194,8 +194,8 @@ def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.Captur
     expected = Evaluation(data_set.labels, *parts, resamples=1000).as_json()
     of_images = written.pop("of_images")
     calibration = {key: written.pop(key) for key in ("calibration_error", "reliability")}  # tested with calibration
-    assert [each["name"] for each in of_images] == [data_set.name_of(index) for index in range(3)]
-    assert [each["miou"] for each in of_images] == pytest.approx(scores.images.miou.tolist(), abs=1e-4)
+    assert [row["name"] for row in of_images] == [data_set.name_of(index) for index in range(3)]
+    assert [row["miou"] for row in of_images] == pytest.approx(scores.images.miou.tolist(), abs=1e-4)
     assert written == {"split": "val", "images": 3, "protocol": "whole image", **expected}
     near, far = boundary.scores().measures()["boundary_f"]
     bounds = boundary_iou.scores().estimates()["boundary_iou"].interval

@@ -29,8 +29,8 @@ def theirs(monkeypatch: pytest.MonkeyPatch) -> Any:
     def evaluated(truths: Path, predictions: Path) -> dict[str, Any]:
         monkeypatch.setattr(evaluator.args, "predictionPath", str(predictions))
         masks = [str(path) for path in sorted(truths.rglob("*_gtFine_labelIds.png"))]
-        found = [evaluator.getPrediction(evaluator.args, mask) for mask in masks]
-        result: dict[str, Any] = evaluator.evaluateImgLists(found, masks, evaluator.args)
+        files = [evaluator.getPrediction(evaluator.args, mask) for mask in masks]
+        result: dict[str, Any] = evaluator.evaluateImgLists(files, masks, evaluator.args)
         return result
 
     return evaluated

@@ -35,14 +35,14 @@ def models() -> list[SegmentationModel]:
 
 @pytest.fixture(scope="module")
 def scores(models: list[SegmentationModel]) -> list[Scores]:
-    return [evaluate(each, DRAWN.dataset("val"), device="cpu", workers=0) for each in models]
+    return [evaluate(network, DRAWN.dataset("val"), device="cpu", workers=0) for network in models]
 
 
 @pytest.fixture(scope="module")
 def runs(models: list[SegmentationModel], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("models")
-    for index, each in enumerate(models):
-        each.save_pretrained(folder / f"m{index}")
+    for index, network in enumerate(models):
+        network.save_pretrained(folder / f"m{index}")
     return [str(folder / f"m{index}") for index in range(len(models))]
 
 
@@ -50,12 +50,12 @@ def test_most_changed(models: list[SegmentationModel], scores: list[Scores]) -> 
     val, scores = DRAWN.dataset("val"), scores[:2]
     gains = scores[1].images.miou_of_truth - scores[0].images.miou_of_truth
     gained, lost = examples(models[:2], val, scores, count=2)
-    assert [each.miou[1] - each.miou[0] for each in gained] == pytest.approx(sorted(gains[gains > 0])[::-1][:2])
-    assert [each.miou[1] - each.miou[0] for each in lost] == pytest.approx(sorted(gains[gains < 0])[:2])
+    assert [entry.miou[1] - entry.miou[0] for entry in gained] == pytest.approx(sorted(gains[gains > 0])[::-1][:2])
+    assert [entry.miou[1] - entry.miou[0] for entry in lost] == pytest.approx(sorted(gains[gains < 0])[:2])
     names = [val[index].name for index in range(len(val))]
-    for each in gained + lost:
-        at = names.index(each.sample.name)
-        right = [(labels == each.sample.labels).sum() for labels in each.labels]
+    for entry in gained + lost:
+        at = names.index(entry.sample.name)
+        right = [(labels == entry.sample.labels).sum() for labels in entry.labels]
         assert right == [score.images.hits[at].sum() for score in scores]
     assert examples([models[0]] * 2, val, [scores[0]] * 2) == ([], [])
 
@@ -65,9 +65,9 @@ def test_command(runs: list[str], scores: list[Scores], tmp_path: Path, capsys: 
     assert main(["compare", *runs, *DATA, *files]) == 0, capsys.readouterr().err
     shown = capsys.readouterr().out
     summary = json.loads((tmp_path / "a.json").read_text())
-    assert [each["name"] for each in summary["models"]] == ["m0", "m1", "m2"]
-    for each, expected in zip(summary["models"], scores, strict=True):
-        assert each["miou"] == pytest.approx(expected.miou, abs=1e-4)
+    assert [entry["name"] for entry in summary["models"]] == ["m0", "m1", "m2"]
+    for entry, expected in zip(summary["models"], scores, strict=True):
+        assert entry["miou"] == pytest.approx(expected.miou, abs=1e-4)
         assert f"{expected.miou:.1f}" in shown
     change = summary["models"][2]["change"]
     assert change["miou"] == pytest.approx(scores[2].miou - scores[0].miou, abs=1e-4)

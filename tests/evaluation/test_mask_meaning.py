@@ -64,7 +64,7 @@ def scored(run: Path, **said: object) -> dict[str, NDArray[np.uint8]]:
     """The labels that evaluate and compare score, by the name of the mask; `ablate` and `export` do likewise."""
     model = opened(run)
     data, split = data_to_score(str(run), {key: Text(str(value)) for key, value in said.items()}, "all")
-    first, second = (labels_of(each) for each in checked_splits([model, model], data, split))
+    first, second = (labels_of(dataset) for dataset in checked_splits([model, model], data, split))
     assert all((first[path] == second[path]).all() for path in first)
     return {path.name: labels for path, labels in first.items()}
 

@@ -46,9 +46,9 @@ def blobs(seed: int, moved: int = 0, shape: tuple[int, int] = (24, 30)) -> Ids:
 def naive(pairs: list[tuple[Ids, Ids]]) -> dict[str, float]:
     """F1 and average precision from the IoU of every pair of objects, as the challenge words them."""
     at_half, precisions = np.zeros(3), []
-    for found, wanted in pairs:
-        sets = [[set(np.flatnonzero(ids == each)) for each in np.unique(ids) if each] for ids in (found, wanted)]
-        ious = [[len(one & other) / len(one | other) for other in sets[1]] for one in sets[0]]
+    for predicted, wanted in pairs:
+        sets = [[set(np.flatnonzero(ids == label)) for label in np.unique(ids) if label] for ids in (predicted, wanted)]
+        ious = [[len(pixels & other) / len(pixels | other) for other in sets[1]] for pixels in sets[0]]
         own = []
         for percent in range(50, 100, 5):
             hits = sum(iou > percent / 100 for row in ious for iou in row)
@@ -77,11 +77,11 @@ def test_it_is_the_naive_count(seeds: list[int], moved: int, empty: bool) -> Non
     pairs = [(blobs(seed, moved), blobs(seed)) for seed in seeds]
     none = np.zeros((5, 6), np.int32)
     pairs += [(none, none), (none, blobs(1)[:5, :6])] if empty else []
-    found = quality(pairs)
+    result = quality(pairs)
     for name, value in naive(pairs).items():
-        assert found.measures()[name] == pytest.approx(value)
+        assert result.measures()[name] == pytest.approx(value)
     if not moved and not empty:
-        assert found.measures()["object_f1"] == found.measures()["object_ap"] == 100
+        assert result.measures()["object_f1"] == result.measures()["object_ap"] == 100
 
 
 def test_objects_of_labels_and_of_instances() -> None:
@@ -95,7 +95,7 @@ def test_objects_of_labels_and_of_instances() -> None:
     by_masks.update(given_labels, given_labels, [0])
     by_instances.update(given_labels, given_labels, [0], numbers)
     joined.update(labels, labels, [0], numbers)
-    assert all(each.compute()["object_f1"] == each.compute()["object_ap"] == 100 for each in (by_masks, by_instances))
+    assert all(part.compute()["object_f1"] == part.compute()["object_ap"] == 100 for part in (by_masks, by_instances))
     assert joined.scores().truth.tolist() == [2] and joined.scores().predicted.tolist() == [1]
     gain = score_gains(by_instances.scores(), joined.scores(), 0)["object_f1"].value
     assert gain == pytest.approx(100 * 2 / 3 - 100)  # the joined one has an IoU of 42 / 78 with the left one
@@ -142,11 +142,11 @@ def test_evaluate_takes_the_instances_of_the_data(model: SegmentationModel, root
             wanted = np.array(picture).astype(np.int32)
         np.testing.assert_array_equal(data.with_channels(3).instances(sample.name), wanted)
         pairs.append((RULE.find(segmenter.labels(sample.image)), wanted))
-    found = objects.scores()
-    assert len(pairs) == 3 and found.hits[0, 0] >= found.truth[0] - 1 > 1
+    scores = objects.scores()
+    assert len(pairs) == 3 and scores.hits[0, 0] >= scores.truth[0] - 1 > 1
     for name, value in naive(pairs).items():
-        assert found.measures()[name] == pytest.approx(value)
-    assert found.ids.tolist() == [0, 1, 2] and found.truth.min() >= 3 and found.predicted.min() > 3
+        assert scores.measures()[name] == pytest.approx(value)
+    assert scores.ids.tolist() == [0, 1, 2] and scores.truth.min() >= 3 and scores.predicted.min() > 3
 
 
 def test_command(model: SegmentationModel, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,20 +160,20 @@ def test_command(model: SegmentationModel, root: Path, capsys: pytest.CaptureFix
     objects = ObjectScores(3, ObjectRule(1, border=2, min_size=0))
     source = Folder(root=root, num_classes=3, instances=root / "instances")
     evaluate(model, source.dataset("all"), device="cpu", workers=0, objects=objects)
-    found, without_fragments = objects.scores(), ObjectScores(3, ObjectRule(1, border=2))
+    counts, without_fragments = objects.scores(), ObjectScores(3, ObjectRule(1, border=2))
     evaluate(model, source.dataset("all"), device="cpu", workers=0, objects=without_fragments)
-    assert without_fragments.scores().predicted.sum() < found.predicted.sum()
-    assert any(line.startswith(f"{found.truth.sum()} objects of class nucleus") for line in lines)
+    assert without_fragments.scores().predicted.sum() < counts.predicted.sum()
+    assert any(line.startswith(f"{counts.truth.sum()} objects of class nucleus") for line in lines)
     (f1,), (ap,) = (
         [line for line in lines if name in line] for name in ("object F1, IoU 0.5", "object AP, IoU 0.5 to 0.95")
     )
-    scores = found.measures()
+    scores = counts.measures()
     assert f" {scores['object_f1']:.1f} " in f1 and f" {scores['object_ap']:.1f} " in ap and " [" in f1
     written = json.loads((root / "scores.json").read_text())
     assert written["object_f1"] == pytest.approx(scores["object_f1"], abs=1e-4)
-    assert list(written["object_ap_of_thresholds"]) == [f"{each / 100:g}" for each in PERCENT]
+    assert list(written["object_ap_of_thresholds"]) == [f"{percent / 100:g}" for percent in PERCENT]
     assert written["object_ap_of_thresholds"]["0.5"] == pytest.approx(
-        found.measures()["object_ap_of_thresholds"][0], abs=1e-4
+        counts.measures()["object_ap_of_thresholds"][0], abs=1e-4
     )
     documented = set(re.findall(r"`(\w+)`", DOCUMENTATION.read_text(encoding="utf-8")))
     assert documented >= {*written, *written["intervals"]}

@@ -112,7 +112,7 @@ def test_predicted_files(tmp_path: Path) -> None:
     flags = ["--objects=class 1", "--objects_border=class 2", "--format=panoptic", f"--out={out}"]
     assert main(["predict", str(tmp_path / "model"), str(folder), *flags]) == 0
     coco = json.loads((out / "panoptic.json").read_text())
-    assert [(each["id"], each["isthing"]) for each in coco["categories"]] == [(0, 0), (1, 1), (2, 0)]
+    assert [(category["id"], category["isthing"]) for category in coco["categories"]] == [(0, 0), (1, 1), (2, 0)]
     assert [image["file_name"] for image in coco["images"]] == ["a.png", "sub/b.png"]
     for image, annotation in zip(coco["images"], coco["annotations"], strict=True):
         labels = Segmenter(model, "cpu")(folder / image["file_name"]).labels

@@ -76,17 +76,17 @@ def everything(metrics: list[Any]) -> list[NDArray[Any]]:
         *(getattr(scores.images, name) for name in ("hits", "truth", "predicted")),
         boundary.per_image,
         *(getattr(objects, name) for name in ("hits", "predicted", "truth")),
-        *(each.ids for each in (scores, boundary, evaluation.boundary_iou, objects)),
-        *(np.asarray(each.value) for each in evaluation.estimates.values()),
-        *(each.interval for each in evaluation.estimates.values()),
+        *(part.ids for part in (scores, boundary, evaluation.boundary_iou, objects)),
+        *(np.asarray(estimate.value) for estimate in evaluation.estimates.values()),
+        *(estimate.interval for estimate in evaluation.estimates.values()),
     ]
 
 
 def same(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> None:
     """To the last bit."""
     assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for array, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(array, other)
 
 
 # Several processes
@@ -123,8 +123,8 @@ def test_several_processes_score_as_one(tmp_path: Path) -> None:
     alone = everything(metrics)
     assert len(metrics[1].scores().ids) == len(SIZES)
     for rank in range(processes):
-        computed, found = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())
-        same(found, alone)
+        computed, arrays = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())
+        same(arrays, alone)
         for metric, theirs in zip(metrics, computed, strict=True):
             torch.testing.assert_close(theirs, metric.compute(), rtol=0, atol=0, equal_nan=True)
 
@@ -209,13 +209,13 @@ def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
     drawn: dict[str, list[Any]] = {}
     for chosen in np.random.default_rng(0).integers(len(pairs), size=(resamples, len(pairs))):
         again = evaluated(updated(all_metrics(4), [pairs[index] for index in chosen], numbered=False), 0)
-        for name, each in again.estimates.items():
-            drawn.setdefault(name, []).append(each.value)
-    found = {
-        name: each.interval for name, each in evaluated(updated(all_metrics(4), pairs), resamples).estimates.items()
+        for name, estimate in again.estimates.items():
+            drawn.setdefault(name, []).append(estimate.value)
+    intervals = {
+        name: score.interval for name, score in evaluated(updated(all_metrics(4), pairs), resamples).estimates.items()
     }
-    assert found.keys() == drawn.keys() and np.isnan(drawn["iou"]).any()
-    for name, low_high in found.items():
+    assert intervals.keys() == drawn.keys() and np.isnan(drawn["iou"]).any()
+    for name, low_high in intervals.items():
         np.testing.assert_allclose(low_high, np.nanpercentile(drawn[name], [2.5, 97.5], axis=0), rtol=1e-12)
 
 
@@ -254,11 +254,11 @@ def test_a_gain_is_clear_if_its_interval_leaves_out_0(interval: tuple[float, flo
 def test_gains_need_the_same_images_and_masks(refuses: Any) -> None:
     """Two runs number their own val images alike."""
     prediction, truth = noisy(1)
-    found = []
+    scores = []
     for true, ids in ((truth, range(6)), (truth, range(1, 7)), (torch.where(truth == 3, 0, truth), range(6))):
         metric = SegmentationScores(4)
         metric.update(prediction, true, ids=ids)
-        found.append(metric.scores())
-    for other in found[1:]:
+        scores.append(metric.scores())
+    for other in scores[1:]:
         with refuses("for different images or masks"):
-            score_gains(found[0], other)
+            score_gains(scores[0], other)

@@ -68,9 +68,9 @@ def test_scores_are_those_of_a_loop(seed: int, classes: int) -> None:
     np.testing.assert_allclose(scores.pixel_accuracy, right)
     recalls, weighted = [], []
     for index in range(classes):
-        found = [p == index for p, t in pairs if t == index]
-        recalls.append(100 * sum(found) / len(found) if found else math.nan)
-        weighted.append(len(found) / len(pairs) * iou[index] if found else 0.0)
+        hits = [p == index for p, t in pairs if t == index]
+        recalls.append(100 * sum(hits) / len(hits) if hits else math.nan)
+        weighted.append(len(hits) / len(pairs) * iou[index] if hits else 0.0)
     np.testing.assert_allclose(scores.accuracy, recalls, rtol=1e-12)
     present = [value for value in recalls if not math.isnan(value)]
     np.testing.assert_allclose(scores.mean_accuracy, sum(present) / len(present) if present else math.nan)

@@ -22,12 +22,12 @@ from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import BOUNDS, WIDTHS, widths
 
 
-def naive_widths(thing: NDArray[np.bool_]) -> NDArray[np.int64]:
+def naive_widths(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """As docs/metrics.md says: discs that the thing fills, and what is near to one; by loops over pixels."""
-    height, width = thing.shape
+    height, width = mask.shape
     far = 20
-    padded = np.pad(thing, far, mode="edge")
-    band = np.zeros(thing.shape, np.int64)
+    padded = np.pad(mask, far, mode="edge")
+    band = np.zeros(mask.shape, np.int64)
     for index, diameter in enumerate(BOUNDS, 1):
         middle = (diameter - 1) / 2
         square = range(diameter)
@@ -38,7 +38,7 @@ def naive_widths(thing: NDArray[np.bool_]) -> NDArray[np.int64]:
                 for y, x in disc:
                     filled[top + y, left + x] = True
         places = np.argwhere(filled) - far
-        for y, x in np.argwhere(thing):
+        for y, x in np.argwhere(mask):
             if len(places) and np.hypot(*(places - (y, x)).T).min() <= diameter / 4:
                 band[y, x] = index
     return band
@@ -48,13 +48,13 @@ def naive(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int)
     """`(C, W, 3)`: found, true and wrongly predicted pixels."""
     counts = np.zeros((classes, len(WIDTHS), 3), np.int64)
     for index in range(classes):
-        true, found = truth == index, prediction == index
-        band = naive_widths(true if true.any() else found)
+        true, predicted = truth == index, prediction == index
+        band = naive_widths(true if true.any() else predicted)
         for y, x in product(*map(range, truth.shape)):
             if true[y, x]:
                 counts[index, band[y, x], 1] += 1
-                counts[index, band[y, x], 0] += found[y, x]
-            elif found[y, x]:
+                counts[index, band[y, x], 0] += predicted[y, x]
+            elif predicted[y, x]:
                 wide = band[y, x]
                 if true.any():
                     wide = min((math.hypot(y - v, x - u), band[v, u]) for v, u in np.argwhere(true))[1]
@@ -99,9 +99,9 @@ def test_widths_are_those_of_loops(seed: int, height: int, width: int) -> None:
 @pytest.mark.parametrize("at", [0, 20])
 def test_a_bar_is_as_wide_as_it_is_across(thickness: int, band: int, at: int) -> None:
     """Also at the edge of the image, where it ends."""
-    thing = np.zeros((60, 70), np.bool_)
-    thing[:, at + 5 : at + 5 + thickness] = True
-    np.testing.assert_array_equal(widths(thing)[thing], band)
+    bar = np.zeros((60, 70), np.bool_)
+    bar[:, at + 5 : at + 5 + thickness] = True
+    np.testing.assert_array_equal(widths(bar)[bar], band)
 
 
 def test_ious_and_recalls_are_of_pixels_of_one_width() -> None:
@@ -159,7 +159,7 @@ def test_cl_dice_is_that_of_loops_on_curved_thick_and_broken_lines() -> None:
 def test_several_images_are_summed_and_resampled(lines: list[tuple[str, int]]) -> None:
     whole, parts = ThinScores(3, lines), ThinScores(3, lines)
     pairs = [things(seed, 30, 40) for seed in range(4)]
-    predictions, truths = (torch.from_numpy(np.stack(each)) for each in zip(*pairs, strict=True))
+    predictions, truths = (torch.from_numpy(np.stack(maps)) for maps in zip(*pairs, strict=True))
     whole.update(predictions, truths, range(4))
     for index in (2, 0, 3, 1):
         parts.update(predictions[index : index + 1], truths[index : index + 1], [index])
@@ -207,12 +207,12 @@ def test_evaluate_and_compare_tell_of_thin_things(
     for name, key, at in shown:
         value = list(written[key].values())[at]
         assert value == pytest.approx(expected[key][at], abs=0.05), name  # one pixel may be another
-        found = re.search(rf"{name} +│ +([\d.]+) ", printed)
-        assert found and float(found[1]) == pytest.approx(value, abs=0.051), name
+        match = re.search(rf"{name} +│ +([\d.]+) ", printed)
+        assert match and float(match[1]) == pytest.approx(value, abs=0.051), name
 
     assert main(["compare", *runs, *DATA, "--thin", "pole", f"--json={tmp_path / 'two.json'}"]) == 0
-    one, other = json.loads((tmp_path / "two.json").read_text())["models"]
+    base, other = json.loads((tmp_path / "two.json").read_text())["models"]
     for _, key, at in shown:
-        first, second, change = (list(each[key].values())[at] for each in (one, other, other["change"]))
+        first, second, change = (list(entry[key].values())[at] for entry in (base, other, other["change"]))
         assert first == pytest.approx(expected[key][at], abs=0.05)
         assert change == pytest.approx(second - first, abs=2e-4)

@@ -67,8 +67,8 @@ def test_the_file_is_the_model_in_its_precision(folder: Path, tmp_path: Path) ->
     Image.fromarray(photo).save(tmp_path / "photo.png")
     expected = Segmenter(folder, "cpu")(photo).probabilities()
     for precision, most in ("fp32", 1e-4), ("bf16", 0.1):
-        found = Segmenter(folder, backend="openvino", precision=precision)(photo).probabilities()  # type: ignore[arg-type]
-        np.testing.assert_allclose(found, expected, atol=most)
+        maps = Segmenter(folder, backend="openvino", precision=precision)(photo).probabilities()  # type: ignore[arg-type]
+        np.testing.assert_allclose(maps, expected, atol=most)
     command = ["predict", str(folder), str(tmp_path / "photo.png"), "--out", str(tmp_path / "out")]
     assert main([*command, "--backend", "openvino", "--precision", "bf16"]) == 0
     assert (tmp_path / "out/photo.png").is_file()

@@ -220,13 +220,13 @@ def test_the_graph_has_operators_of_tensorrt_only(name: str, backbone: str, tmp_
     save_onnx(ExportPlan(model), ExportPlan(model).trace(), tmp_path / "model.onnx")
     assert compare(open_onnx(tmp_path / "model.onnx")[0], model, (1, 33, 57)).agrees
     loaded = onnx.load(tmp_path / "model.onnx")
-    ((domain, opset),) = {(each.domain, each.version) for each in loaded.opset_import}
+    ((domain, opset),) = {(entry.domain, entry.version) for entry in loaded.opset_import}
     assert domain == "" and 9 <= opset <= 24 and not loaded.functions
     assert {node.op_type for node in loaded.graph.node} <= {*TENSORRT.split()}
-    fixed = {each.name for each in loaded.graph.initializer}
+    fixed = {tensor.name for tensor in loaded.graph.initializer}
     seen = []
     for node in loaded.graph.node:
-        given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         seen.append(node.op_type)
         if node.op_type == "GridSample":
             corners, outside = (0, b"border") if name == "crisp" else (1, b"zeros")
@@ -262,9 +262,9 @@ def test_export(form: str, name: str, saved: Path, tmp_path: Path, capfd: pytest
         import onnxruntime
 
         session = onnxruntime.InferenceSession(out)
-        for (found,), tensor in ((session.get_inputs(), "images"), (session.get_outputs(), "logits")):
-            assert (found.name, found.type) == (tensor, "tensor(float)")
-            assert found.shape == ["batch", 3, "height", "width"]
+        for (end,), tensor in ((session.get_inputs(), "images"), (session.get_outputs(), "logits")):
+            assert (end.name, end.type) == (tensor, "tensor(float)")
+            assert end.shape == ["batch", 3, "height", "width"]
         record = json.loads(session.get_modelmeta().custom_metadata_map["crispseg"])
     else:
         extra = {"crispseg.json": ""}
@@ -294,7 +294,7 @@ def test_labels_are_those_of_the_logits(tmp_path: Path, capfd: pytest.CaptureFix
         assert ("largest difference" in shown) == (output == "logits") and "% equal labels" in shown
         assert b"GridSample" not in path.read_bytes()
     record = json.loads((tmp_path / "labels.onnx.json").read_text())
-    assert all(each["difference"] is None and each["same_labels"] > 0.999 for each in record["comparisons"])
+    assert all(entry["difference"] is None and entry["same_labels"] > 0.999 for entry in record["comparisons"])
     images = smooth_images((2, 131, 197), 3)
     logits, labels = (open_model(path)(images) for path in paths.values())
     assert labels.dtype == torch.uint8 and labels.unique().numel() > 1
@@ -313,13 +313,13 @@ def test_a_file_for_one_size_neither_pads_nor_crops(tmp_path: Path, refuses: Any
     path = tmp_path / "one.onnx"
     export_model(create_model("crisp_s", num_classes=3, backbone="test_efficientnet"), path, "onnx", size=(64, 96))
     record = json.loads(path.with_name("one.onnx.json").read_text())
-    assert [each["size"] for each in record["comparisons"]] == [[2, 64, 96]]
+    assert [entry["size"] for entry in record["comparisons"]] == [[2, 64, 96]]
     opened = open_model(path)
     assert opened.size == (64, 96)
     with refuses("64×96", "size 64 64"):
         opened(torch.zeros(1, 3, 64, 64))
     graph = onnx.load(path).graph
-    assert [each.dim_value for each in graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 96]
+    assert [side.dim_value for side in graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 96]
     assert sum(node.op_type == "Resize" for node in graph.node) == 4  # of three flows and of the logits
 
 

@@ -54,8 +54,8 @@ def written(path: Path, pixels: NDArray[Any]) -> Path:
 def test_limits_are_those_of_reading(height: int, width: int, channels: int) -> None:
     images = np.stack([drawn(height, width, channels, "image", seed) // 13**seed for seed in range(3)])
     limits = limits_of_images(torch.from_numpy(images.astype(np.int32)))
-    for image, found in zip(images, limits.tolist(), strict=True):
-        assert tuple(found) == percentile_range([sampled(image)], OF_IMAGE)
+    for image, pair in zip(images, limits.tolist(), strict=True):
+        assert tuple(pair) == percentile_range([sampled(image)], OF_IMAGE)
 
 
 def test_a_grey_image_of_three_channels_has_the_limits_of_one() -> None:

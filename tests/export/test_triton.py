@@ -39,18 +39,18 @@ def test_the_settings_are_those_of_the_file(output: Any, value_range: Any, schem
     model = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8)
     model.info = replace(model.info, value_range=value_range)
     settings = triton_settings(Path('a "b" ü.onnx'), ExportPlan(model, output=output))
-    found = text_format.Parse(settings, schema.ModelConfig())
-    assert (found.backend, found.default_model_filename) == ("onnxruntime", 'a "b" ü.onnx')
-    assert found.max_batch_size > 1 and found.HasField("dynamic_batching")
+    config = text_format.Parse(settings, schema.ModelConfig())
+    assert (config.backend, config.default_model_filename) == ("onnxruntime", 'a "b" ü.onnx')
+    assert config.max_batch_size > 1 and config.HasField("dynamic_batching")
     about = json.loads(describe(model.info))  # of the file
-    preparation = json.loads(found.parameters["crispseg"].string_value)
+    preparation = json.loads(config.parameters["crispseg"].string_value)
     assert preparation == {key: about.get(key) for key in ("mean", "std", "value_range")}
     kinds = {"tensor(float)": schema.TYPE_FP32, "tensor(uint8)": schema.TYPE_UINT8}
-    for written, ends in ((found.input, session.get_inputs()), (found.output, session.get_outputs())):
-        (each,), (end,) = written, ends
-        assert (each.name, each.data_type) == (end.name, kinds[end.type])
+    for written, ends in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
+        (entry,), (end,) = written, ends
+        assert (entry.name, entry.data_type) == (end.name, kinds[end.type])
         # without the batch; a size that is a name in the file is -1
-        assert list(each.dims) == [size if isinstance(size, int) else -1 for size in end.shape[1:]]
+        assert list(entry.dims) == [size if isinstance(size, int) else -1 for size in end.shape[1:]]
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def test_they_are_written_next_to_the_file(tmp_path: Path, schema: Any, model: S
     export_model(model, tmp_path / "plain/mine.onnx", "onnx")
     assert not (tmp_path / "plain/config.pbtxt").exists()
     export_model(model, tmp_path / "mine.onnx", "onnx", triton=True)
-    found = text_format.Parse((tmp_path / "config.pbtxt").read_text(), schema.ModelConfig())
-    assert (found.default_model_filename, [*found.input[0].dims]) == ("mine.onnx", [4, -1, -1])
-    assert [*found.output[0].dims] == [3, -1, -1]
+    config = text_format.Parse((tmp_path / "config.pbtxt").read_text(), schema.ModelConfig())
+    assert (config.default_model_filename, [*config.input[0].dims]) == ("mine.onnx", [4, -1, -1])
+    assert [*config.output[0].dims] == [3, -1, -1]
 
 
 def test_edited_settings_are_kept(tmp_path: Path, model: SegmentationModel, refuses: Any) -> None:

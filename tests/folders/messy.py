@@ -446,7 +446,7 @@ def visible(dataset: FileDataset, report: SplitReport, truth: Truth, root: Path)
         if abs(np.mean(stacked == label) / labelled - share) > VISIBLE:
             return True
     true = TrueDataset(dataset.pairs, dataset.labels, dataset.lookup)
-    true.truth = [np.where(each < len(report.labels), each, IGNORE).astype(np.uint8) for each in labels]
+    true.truth = [np.where(mask < len(report.labels), mask, IGNORE).astype(np.uint8) for mask in labels]
     return bool(np.mean(draw_data(dataset, report) != draw_data(true, report)) > VISIBLE)
 
 

@@ -97,5 +97,5 @@ def test_patients_of_val_that_are_in_train(group: str | None, known: int, severi
         for number in range(3):
             in_val = (number == 0 and patient < known) or patient == 7
             tree.add(f"P{patient:02}_slice_{number}", "val" if in_val else "train")
-    found = tree.findings(group=group)["parts-in-two-splits"]
-    assert found.severity is severity and found.count == known
+    finding = tree.findings(group=group)["parts-in-two-splits"]
+    assert finding.severity is severity and finding.count == known

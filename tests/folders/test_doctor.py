@@ -68,8 +68,8 @@ def report(capsys: Capture) -> Report:
     def examine(target: Path, status: int) -> dict[str, Any]:
         capsys.readouterr()
         assert main(["doctor", str(target), "--json", "-"]) == status
-        found: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return found
+        summary: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return summary
 
     return examine
 
@@ -80,26 +80,26 @@ def test_folders_of_splits(tmp_path: Path, report: Report) -> None:
     for seed, split in enumerate(["train"] * 4 + ["val"] * 2 + ["test"] * 3):
         save(tmp_path / layout.format(split=split, kind="images") / f"{seed}.png", photo(seed))
         save(tmp_path / layout.format(split=split, kind="masks") / f"{seed}.png", ids(seed))
-    pairs = {split: one["pairs"] for split, one in report(tmp_path, 0)["splits"].items()}
+    pairs = {split: entry["pairs"] for split, entry in report(tmp_path, 0)["splits"].items()}
     assert pairs == {"train": 4, "val": 2, "test": 3}
 
     val, test = (tmp_path / layout.format(split=split, kind="masks") for split in ("val", "test"))
     val.rename(tmp_path / "away")
-    found = report(tmp_path, 3)
-    (lost,) = (one for one in found["findings"] if one["code"] == "split-unavailable")
+    summary = report(tmp_path, 3)
+    (lost,) = (finding for finding in summary["findings"] if finding["code"] == "split-unavailable")
     assert lost["message"].startswith("val: ") and "2 of 9 images in " in lost["message"]
-    assert set(found["splits"]) == {"train", "test"}
+    assert set(summary["splits"]) == {"train", "test"}
 
     (tmp_path / "away").rename(val)
     shutil.rmtree(test)
-    found = report(tmp_path, 0)
-    assert set(found["splits"]) == {"train", "val"}
+    summary = report(tmp_path, 0)
+    assert set(summary["splits"]) == {"train", "val"}
 
 
 def test_where_nothing_pairs(tmp_path: Path, report: Report) -> None:
     save(tmp_path / "images/a.png", photo(1))
     save(tmp_path / "masks/b.png", ids(1))
-    assert {one["code"] for one in report(tmp_path, 3)["findings"]} == {"image-without-mask", "mask-without-image"}
+    assert {entry["code"] for entry in report(tmp_path, 3)["findings"]} == {"image-without-mask", "mask-without-image"}
 
 
 def test_commands_that_are_printed_work(tmp_path: Path, capsys: Capture) -> None:

@@ -36,10 +36,10 @@ def content(root: Path) -> Content:
     return content_of(root, None, None, {})
 
 
-def counts(found: Content) -> dict[str, int]:
-    if not found.division.by_folders:
-        return {"": len(found.pairs)}
-    return {split: len(names) for split, names in found.division.splits.items()}
+def counts(listing: Content) -> dict[str, int]:
+    if not listing.division.by_folders:
+        return {"": len(listing.pairs)}
+    return {split: len(names) for split, names in listing.division.splits.items()}
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def counts(found: Content) -> dict[str, int]:
     ],
 )
 def test_usual_layouts(image: str, mask: str, train: str, val: str, tmp_path: Path) -> None:
-    found = content(touch(tmp_path, *names(image, mask, 4, train), *names(image, mask, 2, val)))
-    assert counts(found) == {"train": 4, "val": 2}
-    pair = found.pairs[found.division.splits["val"][0]]
+    listing = content(touch(tmp_path, *names(image, mask, 4, train), *names(image, mask, 2, val)))
+    assert counts(listing) == {"train": 4, "val": 2}
+    pair = listing.pairs[listing.division.splits["val"][0]]
     assert pair.mask == tmp_path / mask.format(f=val, n=0)
 
 
@@ -109,9 +109,9 @@ def test_a_layout_is_one_row(tmp_path: Path) -> None:
 )
 def test_pairs_of_other_folders(files: list[str], expected: dict[str, int], tmp_path: Path) -> None:
     """Images in folders of other names are in no split."""
-    found = content(touch(tmp_path, *files))
-    assert counts(found) == expected
-    assert len(found.division.outside) == sum("_other" in name for name in files) // 2
+    listing = content(touch(tmp_path, *files))
+    assert counts(listing) == expected
+    assert len(listing.division.outside) == sum("_other" in name for name in files) // 2
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_pairs_of_other_folders(files: list[str], expected: dict[str, int], tmp_
 def test_splits_of_images_whose_masks_are_in_one_folder(
     files: list[str], expected: dict[str, str], tmp_path: Path
 ) -> None:
-    found = content(touch(tmp_path, *files))
-    assert counts(found) == {"": len(files) // 2}
-    splits = found.division.splits
-    folders = {split: {found.pairs[name].image.parent for name in inside} for split, inside in splits.items()}
+    listing = content(touch(tmp_path, *files))
+    assert counts(listing) == {"": len(files) // 2}
+    splits = listing.division.splits
+    folders = {split: {listing.pairs[name].image.parent for name in inside} for split, inside in splits.items()}
     assert folders == {split: {tmp_path / folder} for split, folder in expected.items()}
 
 
@@ -190,7 +190,7 @@ def test_questions(name: str, tmp_path: Path) -> None:
     asked = ASKED[name]
     with pytest.raises(Question, match=asked.phrase) as caught:
         content(touch(tmp_path, *asked.files))
-    proposed = [(str(each["data.images"]), str(each["data.masks"])) for each in caught.value.choices.values()]
+    proposed = [(str(choice["data.images"]), str(choice["data.masks"])) for choice in caught.value.choices.values()]
     shown = [tuple(str(Path(place).relative_to(tmp_path)) for place in places) for places in proposed]
     assert shown == asked.choices
     for images, masks in proposed:
@@ -210,7 +210,7 @@ def test_lists_and_class_files(tmp_path: Path) -> None:
     for split in SPLITS:
         (tmp_path / f"splits/{split}.txt").parent.mkdir(exist_ok=True)
         (tmp_path / f"splits/{split}.txt").write_text("0\n1\n")
-    found = content(tmp_path)
-    assert found.lists == {split: tmp_path / f"splits/{split}.txt" for split in SPLITS}
-    assert found.classes == tmp_path / "classes.txt"
-    assert "preview (1)" in found.unused
+    listing = content(tmp_path)
+    assert listing.lists == {split: tmp_path / f"splits/{split}.txt" for split in SPLITS}
+    assert listing.classes == tmp_path / "classes.txt"
+    assert "preview (1)" in listing.unused

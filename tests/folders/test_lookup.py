@@ -40,7 +40,7 @@ DEEP = ids(0, 1).astype(np.uint16)
 
 
 @pytest.mark.parametrize(
-    ("lookup", "mask", "found"),
+    ("lookup", "mask", "expected"),
     [
         (IdLookup(2), np.repeat(ids(0, 1)[..., None], 3, 2), 1),  # equal channels are grey
         (IdLookup(2), np.dstack([ids(0), ids(8), ids(7)]), r"\[0, 8, 7\]"),
@@ -52,11 +52,11 @@ DEEP = ids(0, 1).astype(np.uint16)
         (ColorLookup(((1, 1, 1), WHITE)), DEEP * 65535, r"\[0, 0, 0\]"),
     ],
 )
-def test_grey_and_16_bits(lookup: MaskLookup, mask: np.ndarray, found: int | str) -> None:
-    if isinstance(found, int):
-        np.testing.assert_array_equal(lookup(mask), ids(0, found))
+def test_grey_and_16_bits(lookup: MaskLookup, mask: np.ndarray, expected: int | str) -> None:
+    if isinstance(expected, int):
+        np.testing.assert_array_equal(lookup(mask), ids(0, expected))
     else:
-        with pytest.raises(ValueError, match=found):
+        with pytest.raises(ValueError, match=expected):
             lookup(mask)
 
 
@@ -64,13 +64,13 @@ def test_values_are_counted_exactly() -> None:
     random = np.random.default_rng(0)
     for dtype, top in ((np.uint8, 256), (np.uint16, 700), (np.uint32, 1000)):
         values = random.integers(0, top, (37, 53)).astype(dtype)
-        found, counts, distinct = count_values(values)
+        levels, counts, distinct = count_values(values)
         expected = Counter(values.ravel().tolist())
-        assert dict(zip(found.tolist(), counts.sum((1, 2)).tolist(), strict=True)) == expected
+        assert dict(zip(levels.tolist(), counts.sum((1, 2)).tolist(), strict=True)) == expected
         lower_left = Counter(values[19:, :27].ravel().tolist())
-        assert distinct == len(expected) and counts[:, 1, 0].tolist() == [lower_left[each] for each in found.tolist()]
+        assert distinct == len(expected) and counts[:, 1, 0].tolist() == [lower_left[grey] for grey in levels.tolist()]
     many = np.arange(5000, dtype=np.uint32).reshape(50, 100) // 2
     many[:5] = 7
-    found, counts, distinct = count_values(many)
-    assert len(found) == 1024 and 7 in found and (np.diff(found.astype(int)) > 0).all()
-    assert distinct == len(np.unique(many)) and counts[found == 7].sum() == (many == 7).sum()
+    levels, counts, distinct = count_values(many)
+    assert len(levels) == 1024 and 7 in levels and (np.diff(levels.astype(int)) > 0).all()
+    assert distinct == len(np.unique(many)) and counts[levels == 7].sum() == (many == 7).sum()

@@ -55,8 +55,8 @@ def test_files_that_name_no_colours(name: str, content: str, phrases: list[str],
 
 
 def test_several_colours_for_a_class(tmp_path: Path, refuses: Any) -> None:
-    for each in "ab":
-        make_pair(tmp_path, each, COLORS[ids(0, 1, 2, 3)])
+    for name in "ab":
+        make_pair(tmp_path, name, COLORS[ids(0, 1, 2, 3)])
     source = folder(tmp_path, palette=[BLACK, [ROAD, TREE], SKY], classes=["a", "b", "c"])
     np.testing.assert_array_equal(source.dataset("train")[0].labels, ids(0, 1, 1, 2))
     assert source.settled().settled() == source.settled()

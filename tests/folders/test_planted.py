@@ -131,7 +131,7 @@ def test_a_fixed_copy_is_clean_and_the_data_are_untouched(
     assert [path.name for path in out.parent.iterdir()] == ["fixed"]  # nothing temporary is left
     capsys.readouterr()
     status = main(["doctor", str(out), "--json", "-"])
-    left = {one["code"] for one in json.loads(capsys.readouterr().out)["findings"]}
+    left = {finding["code"] for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert status == 1  # nothing that stops training
     assert left == {code for code in expected if not FINDING_KINDS[code].fix}
     assert (out / "images/train/train0.png").read_bytes() == (tree.root / "images/train0.png").read_bytes()

@@ -40,9 +40,9 @@ def test_every_file_is_opened_once_and_unchanged_files_never(tmp_path: Path) -> 
     assert {times_opened(file) for file in files} == {0}
     assert len(first.pairs) == len(second.pairs) == 6
     assert len(second.images) == len(second.masks) == 4
-    for one, other in zip(first.readable, second.readable, strict=True):
-        assert one.image.digest == other.image.digest
-        assert one.mask.counts.tolist() == other.mask.counts.tolist()
+    for pair, other in zip(first.readable, second.readable, strict=True):
+        assert pair.image.digest == other.image.digest
+        assert pair.mask.counts.tolist() == other.mask.counts.tolist()
 
 
 def test_errors_are_kept_and_not_cached(tmp_path: Path) -> None:

@@ -34,12 +34,12 @@ def attempt(name: str, reader: Reader, seed: int, folder: Path, damage: Damage =
     path = folder / file
     path.write_bytes(content)
     try:
-        found = content_of(reader.read(path))
+        result = content_of(reader.read(path))
         if path.read_bytes() != content:
             return "the input was changed"
         if file.endswith(reader.checked) and reader.checked:
             path.write_bytes(sound)
-            if found != content_of(reader.read(path)):
+            if result != content_of(reader.read(path)):
                 return f"damage to {file} is accepted"
         return "read"
     except CrispsegError as error:

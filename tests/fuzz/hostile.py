@@ -106,7 +106,7 @@ def apply(edit: Edit, path: Path) -> None:
     content = path.read_bytes()
     text = text_of(path, content)
     content = with_text(path, content, text[: edit.start] + edit.new + text[edit.end :])
-    path.write_bytes(CHECKSUM.sub(lambda found: found[0].replace(found[1], UNSEALED.encode()), content))
+    path.write_bytes(CHECKSUM.sub(lambda match: match[0].replace(match[1], UNSEALED.encode()), content))
     if CHECKSUM.search(content):
         seal(path)
 

@@ -35,7 +35,7 @@ def test_probabilities_are_the_mean_of_the_members(options: dict[str, Any], ways
 
 
 def test_members_have_the_same_classes() -> None:
-    one, other = tiny(0), tiny(1)
-    other.info = dataclasses.replace(other.info, class_names=("a", "b", "c"))
+    first, second = tiny(0), tiny(1)
+    second.info = dataclasses.replace(second.info, class_names=("a", "b", "c"))
     with pytest.raises(CrispsegError, match="second and first"):
-        Ensemble({"first": one, "second": other})
+        Ensemble({"first": first, "second": second})

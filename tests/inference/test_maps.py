@@ -81,9 +81,9 @@ def test_polygons_are_the_areas_of_the_classes(
     labels = ids(tmp_path / "undisturbed.tif")
     whole = [value for _, value in features.shapes(labels) if value != 255]
     assert len(written["features"]) == count == len(whole) > 10
-    found = [(each["geometry"], each["properties"]["id"]) for each in written["features"]]
-    assert {each["properties"]["class"] for each in written["features"]} == {"abcd"[index] for _, index in found}
-    assert np.array_equal(features.rasterize(found, labels.shape, 255, transform=TRANSFORM), labels)
+    shapes = [(feature["geometry"], feature["properties"]["id"]) for feature in written["features"]]
+    assert {feature["properties"]["class"] for feature in written["features"]} == {"abcd"[index] for _, index in shapes}
+    assert np.array_equal(features.rasterize(shapes, labels.shape, 255, transform=TRANSFORM), labels)
 
 
 def test_polygons_of_a_system_without_a_number(tmp_path: Path, refuses: Any) -> None:

@@ -46,13 +46,13 @@ id_maps = stn.arrays(np.int32, stn.array_shapes(min_dims=2, max_dims=2, max_side
 
 def flooded(free: set[tuple[int, int]], start: tuple[int, int]) -> set[tuple[int, int]]:
     """The places that sides join to the first one."""
-    found, waiting = {start}, deque([start])
+    region, waiting = {start}, deque([start])
     while waiting:
         y, x = waiting.popleft()
-        beside = {(y + down, x + right) for down, right in SIDES} & free - found
-        found |= beside
+        beside = {(y + down, x + right) for down, right in SIDES} & free - region
+        region |= beside
         waiting.extend(beside)
-    return found
+    return region
 
 
 # Pixels
@@ -67,7 +67,7 @@ def test_objects_are_connected_parts_and_the_border_pixels_nearest_to_them(
     parts, grown = ObjectRule(1).find(labels), ObjectRule(1, 2, reach, 0).find(labels)
     left = [(int(y), int(x)) for y, x in np.argwhere(labels == 1)]
     for place in left:
-        own = {each for each in left if parts[each] == parts[place]}
+        own = {pixel for pixel in left if parts[pixel] == parts[place]}
         assert own == flooded(set(left), place)
         assert grown[place] == parts[place]
     for y, x in np.argwhere(labels == 2).tolist():
@@ -129,18 +129,18 @@ def test_the_table_is_that_of_each_object_alone(labels: NDArray[np.uint8]) -> No
 @given(ids=id_maps)
 def test_segmentations_enclose_just_the_pixels(ids: NDArray[np.int32]) -> None:
     ids = np.unique(np.append(ids, 0), return_inverse=True)[1][:-1].reshape(ids.shape).astype(np.int32)  # no gaps
-    found = segmentations(ids)
-    assert len(found) == ids.max()
-    for number, one in enumerate(found, 1):
+    shapes = segmentations(ids)
+    assert len(shapes) == ids.max()
+    for number, shape in enumerate(shapes, 1):
         mask, drawn = ids == number, np.zeros(ids.shape, bool)
-        if isinstance(one, dict):
-            np.testing.assert_array_equal(coco_masks.decode(coco_masks.frPyObjects(one, *mask.shape)), mask)
+        if isinstance(shape, dict):
+            np.testing.assert_array_equal(coco_masks.decode(coco_masks.frPyObjects(shape, *mask.shape)), mask)
             continue
         area = 0.0
-        for each in (np.array(outline).reshape(-1, 2) for outline in one):
+        for ring in (np.array(outline).reshape(-1, 2) for outline in shape):
             centres = np.stack(np.indices(mask.shape)[::-1], -1).reshape(-1, 2) + 0.5  # x, y
-            drawn |= points_in_poly(centres, each).reshape(mask.shape)
-            (x, y), (u, v) = each.T, np.roll(each, -1, axis=0).T
+            drawn |= points_in_poly(centres, ring).reshape(mask.shape)
+            (x, y), (u, v) = ring.T, np.roll(ring, -1, axis=0).T
             area += abs((x * v - u * y).sum()) / 2
         np.testing.assert_array_equal(drawn, mask)
         assert area == mask.sum()
@@ -173,7 +173,7 @@ def test_files_of_an_image(tmp_path: Path) -> None:
     first, *rows = table.read_text().splitlines()
     assert tuple(first.split(",")) == Object._fields
     assert rows[0] == "1,72,1,2,9,8,5.5,6.0,9.0,8.0,,nucleus" and len(rows) == len(objects) == 3
-    assert [each.area for each in objects] == [72, 80, 32]
+    assert [row.area for row in objects] == [72, 80, 32]
 
 
 # The command
@@ -204,8 +204,8 @@ def test_predict_writes_objects(model: Path, tmp_path: Path, capsys: Capture) ->
         f"{count} objects of class nucleus: open {out}/report.html in a browser; tables are next to it",
     ]
     coco = json.loads((out / "objects.json").read_text())
-    assert [each["score"] for each in coco["annotations"]] == [row.probability for each in expected for row in each]
-    assert {type(each["segmentation"]) for each in coco["annotations"]} == {dict, list}  # with holes, and without
+    assert [entry["score"] for entry in coco["annotations"]] == [row.probability for table in expected for row in table]
+    assert {type(entry["segmentation"]) for entry in coco["annotations"]} == {dict, list}  # with holes, and without
     read = read_annotations(out / "objects.json")[1]  # by what draws the annotations of other tools
     assert read.names == ("nucleus",)
     for objects, image in zip(expected, read.images, strict=True):
@@ -222,11 +222,11 @@ def test_tables_have_sizes_in_units_and_no_small_objects(model: Path, tmp_path: 
     assert main([*argv, "--shares", "--pixel_size=0.5um"]) == 0
     result = Segmenter(model)(folder / "a.png")
     every, large = result.objects("nucleus"), result.objects("nucleus", min_size=10)
-    assert 0 < len(large) < len(every) and [each.id for each in large] == list(range(1, len(large) + 1))
-    assert [each.area for each in large] == [each.area for each in every if each.area >= 10]
-    np.testing.assert_array_equal(large.ids > 0, np.isin(every.ids, [each.id for each in every if each.area >= 10]))
+    assert 0 < len(large) < len(every) and [row.id for row in large] == list(range(1, len(large) + 1))
+    assert [row.area for row in large] == [row.area for row in every if row.area >= 10]
+    np.testing.assert_array_equal(large.ids > 0, np.isin(every.ids, [row.id for row in every if row.area >= 10]))
     with (out / "a_objects.csv").open(newline="") as file:
-        assert [float(row["area_um2"]) for row in csv.DictReader(file)] == [each.area / 4 for each in large]
+        assert [float(row["area_um2"]) for row in csv.DictReader(file)] == [row.area / 4 for row in large]
     with (out / "shares.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert (first["image"], second["image"], first["pixels"]) == ("a.png", "sub/b.jpg", str(result.labels.size))
@@ -344,20 +344,20 @@ def test_objects_of_several_classes(model: Path, tmp_path: Path, capsys: Capture
     assert main(argv) == 0
     assert "objects of class nucleus, border: open" in capsys.readouterr().out
     result = Segmenter(model, "cpu")(folder / "a.png")
-    both, one, other = (result.objects(name) for name in (["nucleus", "border"], "nucleus", "border"))
-    assert [each.id for each in both] == [*range(1, len(one) + len(other) + 1)]
-    np.testing.assert_array_equal(both.ids, one.ids + (other.ids + len(one)) * (other.ids > 0))
-    assert [each.category for each in both] == ["nucleus"] * len(one) + ["border"] * len(other)
+    both, nuclei, borders = (result.objects(name) for name in (["nucleus", "border"], "nucleus", "border"))
+    assert [row.id for row in both] == [*range(1, len(nuclei) + len(borders) + 1)]
+    np.testing.assert_array_equal(both.ids, nuclei.ids + (borders.ids + len(nuclei)) * (borders.ids > 0))
+    assert [row.category for row in both] == ["nucleus"] * len(nuclei) + ["border"] * len(borders)
     with (out / "a_objects.csv").open(newline="") as file:
-        assert [row["category"] for row in csv.DictReader(file)] == [each.category for each in both]
+        assert [row["category"] for row in csv.DictReader(file)] == [row.category for row in both]
     coco = json.loads((out / "objects.json").read_text())
     assert coco["categories"] == [{"id": 1, "name": "nucleus"}, {"id": 2, "name": "border"}]
-    assert {each["category_id"] for each in coco["annotations"]} == {1, 2}
+    assert {entry["category_id"] for entry in coco["annotations"]} == {1, 2}
     assert main([*argv, "--objects_border=background"]) == 2
 
 
 def test_images_in_tiles_have_objects_without_probabilities(model: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (70, 150, 3), np.uint8)
     objects = Segmenter(model, "cpu", tile=128)(image).objects("nucleus", border="border")
-    assert len(objects) and all(each.probability is None for each in objects)
+    assert len(objects) and all(row.probability is None for row in objects)
     assert "score" not in objects.annotations()[0]

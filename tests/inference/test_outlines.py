@@ -78,8 +78,8 @@ def test_polygons_of_objects(tmp_path: Path) -> None:
     ids = read_mask(tmp_path / f"gpkg/{name}_objects.png")
     table = geopandas.read_file(tmp_path / f"gpkg/gpkg/{name}.gpkg")
     assert sorted(table["id"]) == [*range(1, ids.max() + 1)] and {*table["class"]} == {"nucleus"}
-    found = COCO(str(tmp_path / "coco/coco/annotations/instances_default.json"))
-    drawn = sum(found.annToMask(each) for each in found.anns.values())
-    assert len(found.anns) == ids.max() and ((drawn > 0) & (ids > 0)).sum() > 0.9 * ((drawn > 0) | (ids > 0)).sum()
+    coco = COCO(str(tmp_path / "coco/coco/annotations/instances_default.json"))
+    drawn = sum(coco.annToMask(annotation) for annotation in coco.anns.values())
+    assert len(coco.anns) == ids.max() and ((drawn > 0) & (ids > 0)).sum() > 0.9 * ((drawn > 0) | (ids > 0)).sum()
     paths = ElementTree.parse(tmp_path / f"svg/svg/{name}.svg").findall(".//{*}path")
     assert len(paths) == ids.max()

@@ -40,8 +40,8 @@ def _photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def whole(model: Path, photos: Path, tmp_path: Path) -> dict[str, bytes]:
     """What an undisturbed run writes."""
-    found = predict_files(model, [photos], tmp_path / "whole")
-    assert (found.total, found.done, found.skipped, found.failed, found.objects) == (7, 7, 0, [], None)
+    summary = predict_files(model, [photos], tmp_path / "whole")
+    assert (summary.total, summary.done, summary.skipped, summary.failed, summary.objects) == (7, 7, 0, [], None)
     return contents(tmp_path / "whole")
 
 
@@ -183,8 +183,8 @@ def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: 
             options.pop("run", tmp_path / "one"), [photos / "sub"], tmp_path / "fresh", **ways, **options
         )
         assert fresh.done == 3
-        found = {name: found for name, found in contents(tmp_path / "fresh").items() if name != "objects.json"}
-        assert contents(out) == found
+        expected = {name: content for name, content in contents(tmp_path / "fresh").items() if name != "objects.json"}
+        assert contents(out) == expected
 
 
 def test_a_stack_is_segmented_page_by_page(model: Path, photos: Path, tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_a_stack_is_segmented_page_by_page(model: Path, photos: Path, tmp_path: 
     done = predict_files(model, [folder], out, **options)
     assert (done.total, done.done) == (4, 4)
     for ending in (".png", "_objects.png"):
-        one, other = (read_mask(out / f"{name}{ending}") for name in ("plane", "sub/stack_page2"))
-        np.testing.assert_array_equal(one, other)
+        mask, other = (read_mask(out / f"{name}{ending}") for name in ("plane", "sub/stack_page2"))
+        np.testing.assert_array_equal(mask, other)
     for name in ("objects", "summary"):
         rows = list(csv.DictReader((out / f"{name}.csv").open(newline="")))
         plane = [{**row, "page": "2", "image": "sub/stack.tif"} for row in rows if row["image"] == "plane.png"]

@@ -105,11 +105,11 @@ def test_views_are_averaged_as_by_hand(options: dict[str, Any]) -> None:
     protocol = Protocol(scales=(0.8, 1.0, 1.5), flip=True, **options)
     before, of_probabilities = images.clone(), protocol.average == "probabilities"
     result = average_views(toy, images, protocol)
-    one = dataclasses.replace(protocol, scales=(1.0,), flip=False, average="logits")
+    single = dataclasses.replace(protocol, scales=(1.0,), flip=False, average="logits")
     views = []
     for size in ((32, 45), (40, 56), (60, 84)):
         view = F.interpolate(images, size, mode="bilinear", antialias=size[0] < 40) if size[0] != 40 else images
-        for logits in (one_view(toy, view, one), one_view(toy, view.flip(3), one).flip(3)):
+        for logits in (one_view(toy, view, single), one_view(toy, view.flip(3), single).flip(3)):
             logits = F.interpolate(logits, (40, 56), mode="bilinear") if size[0] != 40 else logits
             views.append(logits.softmax(1) if of_probabilities else logits)
     mean = torch.stack(views).mean(0)
@@ -187,8 +187,8 @@ def test_values_that_make_no_protocol(values: dict[str, Any], refuses: Any) -> N
 def test_scales_are_relative_to_the_sides(sides: dict[str, int], refining: SegmentationModel) -> None:
     """An image of 96×64 is brought to 72×48; what is refined is so by the image at its own size."""
     images = torch.randn(1, 3, 64, 96)
-    found = predict_logits(refining, images, Protocol(scales=(0.75, 1.5), **sides))
-    torch.testing.assert_close(found, predict_logits(refining, images, Protocol(scales=(0.5625, 1.125))))
+    logits = predict_logits(refining, images, Protocol(scales=(0.75, 1.5), **sides))
+    torch.testing.assert_close(logits, predict_logits(refining, images, Protocol(scales=(0.5625, 1.125))))
     same = predict_logits(refining, images, Protocol(scales=(1.0, 0.5), longer_side=96))
     torch.testing.assert_close(same, predict_logits(refining, images, Protocol(scales=(1.0, 0.5))))
     assert str(Protocol(shorter_side=512)) == "shorter_side 512"

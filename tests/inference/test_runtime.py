@@ -57,17 +57,17 @@ def file(model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_file_is_a_model_to_segment_with(model: SegmentationModel, file: Path, photo: Path) -> None:
     ours, theirs = Segmenter(model, "cpu"), Segmenter(file)
-    expected, found = ours(photo), theirs(photo)
-    assert (found.label_set, found.name, found.path) == (expected.label_set, expected.name, expected.path)
-    assert (found.labels == expected.labels).mean() > 0.999 and len(np.unique(found.labels)) > 1
-    np.testing.assert_allclose(found.probabilities(), expected.probabilities(), atol=1e-4)
+    expected, result = ours(photo), theirs(photo)
+    assert (result.label_set, result.name, result.path) == (expected.label_set, expected.name, expected.path)
+    assert (result.labels == expected.labels).mean() > 0.999 and len(np.unique(result.labels)) > 1
+    np.testing.assert_allclose(result.probabilities(), expected.probabilities(), atol=1e-4)
     small = np.asarray(Image.open(photo))[:20, :40]
     assert (theirs(small).labels == ours(small).labels).mean() > 0.999
     tiled, flipped = (Segmenter(file, **options) for options in ({"tile": 128}, {"protocol": "ddsm-ms"}))
     assert tiled(photo).labels.shape == flipped(photo).labels.shape == expected.labels.shape
     assert theirs._tiling.bytes_per_pixel == 1234.5
     assert main(["predict", str(file), str(photo), "--out", str(photo.parent / "out"), "--device", "cpu"]) == 0
-    assert (np.asarray(Image.open(photo.parent / "out/photo.png")) == found.labels).all()
+    assert (np.asarray(Image.open(photo.parent / "out/photo.png")) == result.labels).all()
 
 
 def test_a_file_is_inspected_without_what_lies_inside(file: Path, photo: Path) -> None:
@@ -81,11 +81,11 @@ def test_a_file_of_labels_is_read_where_labels_are_needed(suffix: str, tmp_path:
     logits, labels = (
         Segmenter(exported(tmp_path / f"{output}{suffix}", output=output)) for output in ("logits", "labels")
     )
-    expected, found = logits(photo), labels(photo)
-    assert found.labels.dtype == np.uint8 and len(np.unique(found.labels)) > 1
-    assert (found.labels == expected.labels).mean() >= 0.9999
-    assert found.shares() == pytest.approx(expected.shares(), abs=1e-3)
-    assert len(found.objects("class 1").table) and found.objects("class 1").table[0].probability is None
+    expected, result = logits(photo), labels(photo)
+    assert result.labels.dtype == np.uint8 and len(np.unique(result.labels)) > 1
+    assert (result.labels == expected.labels).mean() >= 0.9999
+    assert result.shares() == pytest.approx(expected.shares(), abs=1e-3)
+    assert len(result.objects("class 1").table) and result.objects("class 1").table[0].probability is None
     small = np.asarray(Image.open(photo))[:20, :40]
     assert (labels(small).labels == logits(small).labels).mean() >= 0.999
     large = np.random.default_rng(0).integers(0, 256, (100, 300, 3), np.uint8)
@@ -116,8 +116,8 @@ def test_what_needs_logits_refuses_a_file_of_labels(tmp_path: Path, photo: Path,
 def test_an_onnx_file_runs_in_openvino_too(tmp_path: Path, photo: Path) -> None:
     path = exported(tmp_path / "a.onnx")
     pytest.importorskip("openvino")
-    found, expected = Segmenter(path, backend="openvino")(photo), Segmenter(path)(photo)
-    assert (found.labels == expected.labels).mean() > 0.999 and found.label_set == expected.label_set
+    result, expected = Segmenter(path, backend="openvino")(photo), Segmenter(path)(photo)
+    assert (result.labels == expected.labels).mean() > 0.999 and result.label_set == expected.label_set
 
 
 async def in_threads(segmenter: Segmenter, images: list[Any]) -> list[Any]:
@@ -134,8 +134,8 @@ def in_lists(segmenter: Segmenter, images: list[Any]) -> list[Any]:
     with ThreadPoolExecutor(4) as pool:
         lists = pool.map(segmenter, [images[start::4] for start in range(4)])
     results = [None] * len(images)
-    for start, found in enumerate(lists):
-        results[start::4] = found
+    for start, part in enumerate(lists):
+        results[start::4] = part
     return results
 
 

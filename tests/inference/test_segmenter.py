@@ -181,7 +181,7 @@ def test_several_images_give_a_list(
     wanted = [result.labels for result in segmenter([*images])]
     folder = tmp_path / "in"
     for several in (images, torch.from_numpy(images).permute(0, 3, 1, 2), folder, f"{folder}/*.png"):
-        assert all(np.array_equal(one.labels, two) for one, two in zip(segmenter(several), wanted, strict=True))
+        assert all(np.array_equal(ours.labels, mask) for ours, mask in zip(segmenter(several), wanted, strict=True))
     for single in (images[0], torch.from_numpy(images[0]).permute(2, 0, 1), Image.fromarray(images[0])):
         assert [result.labels.tolist() for result in segmenter.stream(single)] == [wanted[0].tolist()]
     assert [result.name for result in segmenter(tmp_path)] == [str(Path("in/0")), str(Path("in/1"))]

@@ -62,12 +62,12 @@ def clip(
 
 def frames_of(path: Path) -> tuple[NDArray[np.uint8], list[float], Any]:
     """Frames `(N, H, W, 3)`, turned by OpenCV, their times, and an open container."""
-    container, found = av.open(path), []
+    container, frames = av.open(path), []
     times = [frame.time for frame in container.decode(video=0)]
     video = cv2.VideoCapture(str(path))
     while (read := video.read())[0]:
-        found.append(read[1][..., ::-1])
-    return np.stack(found), times, container
+        frames.append(read[1][..., ::-1])
+    return np.stack(frames), times, container
 
 
 def near(first: NDArray[Any], second: NDArray[Any]) -> bool:
@@ -83,7 +83,7 @@ def test_every_frame_at_its_time_and_upright(rotation: int, folder: Path, tmp_pa
     shown = output_of(capsys, "predict", folder, path, "--frame_masks")
     out = tmp_path / "drive_predictions"
     assert shown == f"12 frames of {path} segmented into {out / 'drive_overlay.mp4'}\n"
-    assert {each.name for each in out.iterdir()} == {"drive_overlay.mp4", "drive_masks"}
+    assert {file.name for file in out.iterdir()} == {"drive_overlay.mp4", "drive_masks"}
     images, times, source = frames_of(path)
     overlays, written_times, written = frames_of(out / "drive_overlay.mp4")
     stream, before = written.streams.video[0], source.streams.video[0]
@@ -111,8 +111,8 @@ def test_uneven_times_and_odd_sizes(segmenter: Segmenter, tmp_path: Path) -> Non
     overlay, count = predict_video(segmenter, path, tmp_path / "out.mkv", outlines=True)
     assert (overlay, count) == (tmp_path / "out.mkv", 6)
     images, _, _ = frames_of(path)
-    overlays, found, _ = frames_of(overlay)
-    assert [round(1000 * time) for time in found] == times
+    overlays, stamps, _ = frames_of(overlay)
+    assert [round(1000 * time) for time in stamps] == times
     assert near(overlays[3], segmenter(images[3]).overlay(outlines=True))
     odd = clip(tmp_path / "odd.avi", 3, (47, 63), codec="mjpeg", pix_fmt="yuvj420p")
     overlay, _ = predict_video(segmenter, odd, tmp_path / "folder")

@@ -108,11 +108,11 @@ DONE: dict[str, dict[str, dict[str, Made]]] = {
 def test_each_ablation_does_what_it_says(name: str, images: Tensor) -> None:
     """To the quantities that it names, and to no other; and the logits change."""
     model = model_of(name)
-    found = ablations_of(model)
-    assert found.keys() == DONE[name].keys()
+    ablations = ablations_of(model)
+    assert ablations.keys() == DONE[name].keys()
     with torch.inference_mode():
         intact = model(images)
-    for title, ablation in found.items():
+    for title, ablation in ablations.items():
         with (
             torch.inference_mode(),
             crispseg.record(model) as before,
@@ -162,7 +162,7 @@ def test_command(saved: Path, tmp_path: Path, capsys: Capture) -> None:
     change = zero["change"]
     assert change["miou"] == pytest.approx(zero["miou"] - intact["miou"], abs=2e-4)
     assert change["intervals"]["miou"][0] <= change["miou"] <= change["intervals"]["miou"][1]
-    values = [each["boundary_f_of_classes"]["3"]["road"] for each in (intact, zero, change)]
+    values = [entry["boundary_f_of_classes"]["3"]["road"] for entry in (intact, zero, change)]
     assert values[2] == pytest.approx(values[1] - values[0], abs=2e-4)
     page = (tmp_path / "a.html").read_text()
     for text in (f"{zero['miou']:.1f}", "gate uniform"):

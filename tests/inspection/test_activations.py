@@ -21,11 +21,11 @@ from tests.inspection.models import SYSTEMS, lively, scene
 def test_labels_and_probabilities_are_the_segmenter_s(name: str) -> None:
     model = lively(name)
     image, truth = scene(70, 90)  # its sides are not those of any level
-    found, expected = inspect_image(model, image, truth), Segmenter(model, "cpu")(image)
+    inspection, expected = inspect_image(model, image, truth), Segmenter(model, "cpu")(image)
     # The segmenter folds batch norms into convolutions: classes that differ by rounding may change places.
-    assert (found.labels == expected.labels).mean() > 0.99
-    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
-    assert found.size == (70, 90) == found.original_size
+    assert (inspection.labels == expected.labels).mean() > 0.99
+    np.testing.assert_allclose(inspection.probabilities.sum(0), 1, atol=1e-5)
+    assert inspection.size == (70, 90) == inspection.original_size
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
@@ -43,10 +43,10 @@ def test_large_images_are_reduced_and_small_ones_extended(monkeypatch: pytest.Mo
     assert (small.size, small.input_size, small.name) == ((20, 50), (32, 50), "image")
     monkeypatch.setattr("crispseg.inspection.activations.MOST_PIXELS", 2400)
     write_image(tmp_path / "street.png", image)
-    found = inspect_image(lively("fpn"), tmp_path / "street.png", truth)
-    assert (found.size, found.original_size, found.name) == ((40, 60), (80, 120), "street")
-    assert found.truth is not None and found.truth.shape == (40, 60)
-    html = inspection_page(found)
+    inspection = inspect_image(lively("fpn"), tmp_path / "street.png", truth)
+    assert (inspection.size, inspection.original_size, inspection.name) == ((40, 60), (80, 120), "street")
+    assert inspection.truth is not None and inspection.truth.shape == (40, 60)
+    html = inspection_page(inspection)
     assert "60 × 40 pixels" in html and "reduced copy of the image of 120 × 80 pixels" in html
 
 
@@ -59,13 +59,13 @@ def positions(inspection: Inspection, size: tuple[int, int]) -> Tensor:
 
 def test_flow_is_in_pixels_of_its_level() -> None:
     """`warp` reads a map of its pixels' own places: what it reads is where it looks."""
-    found = inspect_image(lively("sfnet"), scene(96, 128)[0])
-    for part in found.of("fam"):
-        flow, (height, width) = flow_of(found, part), found.tap(part, "coarse").shape[-2:]
-        read = warp(positions(found, (height, width)), found.tap(part, "flow")[None])[0]  # (2, h, w), of the image
+    result = inspect_image(lively("sfnet"), scene(96, 128)[0])
+    for part in result.of("fam"):
+        flow, (height, width) = flow_of(result, part), result.tap(part, "coarse").shape[-2:]
+        read = warp(positions(result, (height, width)), result.tap(part, "flow")[None])[0]  # (2, h, w), of the image
         size = (flow.shape[1], flow.shape[2])
-        looked = positions(found, size)[0] + flow * torch.tensor(pixel_pitch(size, found))[:, None, None]
-        limits = torch.tensor([found.size[1] - 1, found.size[0] - 1])[:, None, None]
+        looked = positions(result, size)[0] + flow * torch.tensor(pixel_pitch(size, result))[:, None, None]
+        limits = torch.tensor([result.size[1] - 1, result.size[0] - 1])[:, None, None]
         there = ((looked >= 0) & (looked <= limits)).all(0)  # outside, features count as zero
         assert there.any() and flow.abs().max() > 0.2
         torch.testing.assert_close(read[:, there], looked[:, there], atol=1e-2, rtol=0)
@@ -85,8 +85,8 @@ def test_ddsm_s_points_for_known_offsets() -> None:
     """Point 4 is the middle of the 3×3 grid: 2.5 and -1.25 pixels of a level of 24 × 16, in 96 × 64."""
     bias = [0.0] * 8 + [2.5, -1.25]
     predict = "decoder.fuses.0.spatial.affinity.sampler.predict"
-    found = inspect_image(shifted("ddsm_upernet", predict, bias), scene()[0])
-    points = sampled_points(found)[-1]
+    inspection = inspect_image(shifted("ddsm_upernet", predict, bias), scene()[0])
+    points = sampled_points(inspection)[-1]
     assert (points.title, points.weights.shape) == ("F3 → F2", (16, 24, 1, 9))
     row, column = round(30 * 15 / 63), round(50 * 23 / 95)
     assert np.abs(points.ys - 30).argmin() == row and np.abs(points.xs - 50).argmin() == column
@@ -102,8 +102,8 @@ def test_ddsm_s_points_for_known_offsets() -> None:
 def test_unept_s_points_for_known_offsets() -> None:
     """Head 1, level 1, point 2: (3, -2) pixels of a level of 12 × 8 on an image of 96 × 64, from edge to edge."""
     layer = "decoder.decoder.1.cross_attention.sampling_offsets"
-    found = inspect_image(shifted("unept", layer, [0.0, 0, 3, -2]), scene()[0])
-    points = sampled_points(found)[-1]
+    inspection = inspect_image(shifted("unept", layer, [0.0, 0, 3, -2]), scene()[0])
+    points = sampled_points(inspection)[-1]
     assert points.title == "decoder layer 2, cross-attention" and len(points.groups) == 8 * 3
     assert points.groups[:4] == ("head 1, level 1", "head 1, level 2", "head 1, level 3", "head 2, level 1")
     row, column = 30 // 8, 50 // 8

@@ -22,11 +22,11 @@ DRAWN = ("sfnet", "ddsm_upernet", "unept")
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A page of each system."""
-    folder, found = tmp_path_factory.mktemp("pages"), {}
+    folder, files = tmp_path_factory.mktemp("pages"), {}
     for name in SYSTEMS:
-        found[name] = folder / f"{name}.html"
-        found[name].write_text(inspection_page(inspected(name)), encoding="utf-8")
-    return found
+        files[name] = folder / f"{name}.html"
+        files[name].write_text(inspection_page(inspected(name)), encoding="utf-8")
+    return files
 
 
 def set_width(browser: Any, width: int) -> None:

@@ -115,9 +115,9 @@ def test_it_opens_with_an_image(model: SegmentationModel, folder: Path, browser:
 
 
 def test_val_images_of_a_run() -> None:
-    found = val_images("nuclei")
-    assert len(found) == 8 and all(path.is_file() for path in found)
-    assert read_image(found[0]).std() == max(read_image(path).std() for path in found)
+    images = val_images("nuclei")
+    assert len(images) == 8 and all(path.is_file() for path in images)
+    assert read_image(images[0]).std() == max(read_image(path).std() for path in images)
     assert val_images("model.onnx") == []
 
 

@@ -41,23 +41,23 @@ def test_page_is_whole_by_itself(name: str) -> None:
 
 
 def test_points_of_deformable_convolutions() -> None:
-    found = inspected("sfnet", fuse="dcn")
-    points = sampled_points(found)
+    inspection = inspected("sfnet", fuse="dcn")
+    points = sampled_points(inspection)
     assert len(points) == 3
-    dy, dx = found.tap("decoder.fuses.0", "offset")[[8, 9], 3, 5]  # of the kernel's middle point
-    finest = next(one for one in points if one.title == "F3 → F2")
+    dy, dx = inspection.tap("decoder.fuses.0", "offset")[[8, 9], 3, 5]  # of the kernel's middle point
+    finest = next(entry for entry in points if entry.title == "F3 → F2")
     expected = [(5 + dx) * np.diff(finest.xs)[0], (3 + dy) * np.diff(finest.ys)[0]]
     np.testing.assert_allclose(finest.xy[3, 5, 0, 4], expected, rtol=1e-4)
     np.testing.assert_allclose(finest.weights.sum(-1), 1, rtol=1e-5)
 
 
 def test_background_and_right_pixels_are_not_laid_over_the_image() -> None:
-    found = inspected("fpn")
-    info = dataclasses.replace(found.info, class_names=("background", *found.label_set.names[1:]))
-    labels = found.labels.copy()
+    inspection = inspected("fpn")
+    info = dataclasses.replace(inspection.info, class_names=("background", *inspection.label_set.names[1:]))
+    labels = inspection.labels.copy()
     labels[0, :2] = 0, 1
     truth = np.where(np.arange(96) < 5, labels, 3).astype(np.uint8)
-    html = inspection_page(dataclasses.replace(found, info=info, labels=labels, truth=truth))
+    html = inspection_page(dataclasses.replace(inspection, info=info, labels=labels, truth=truth))
     for layer, seen in (("prediction", labels != 0), ("errors", labels != truth)):
         (source,) = re.findall(rf'style="--clear: rgb\([\d, ]+\)" data-layer="{layer}".*?base64,([^"]*)"', html)
         picture = Image.open(io.BytesIO(base64.b64decode(source))).convert("RGBA")
@@ -65,26 +65,26 @@ def test_background_and_right_pixels_are_not_laid_over_the_image() -> None:
 
 
 def test_names_are_text() -> None:
-    found = inspected("fpn")
+    inspection = inspected("fpn")
     wicked = tuple(f"</script><img src=x onerror=alert({index})>" for index in range(12))
-    info = dataclasses.replace(found.info, class_names=wicked)
-    html = inspection_page(dataclasses.replace(found, info=info, name='<b>street</b>"'))
+    info = dataclasses.replace(inspection.info, class_names=wicked)
+    html = inspection_page(dataclasses.replace(inspection, info=info, name='<b>street</b>"'))
     assert "<img src=x" not in html and "<b>street</b>" not in html and "&lt;b&gt;street&lt;/b&gt;&#34;" in html
     assert html.count("</script>") == 2
 
 
 def test_flow_survives_the_way_to_the_page() -> None:
-    found = inspected("sfnet")
-    for field, part in zip(payload(found)["fields"], found.of("fam"), strict=True):
+    inspection = inspected("sfnet")
+    for field, part in zip(payload(inspection)["fields"], inspection.of("fam"), strict=True):
         kept = unpacked(field["vectors"], *field["size"][::-1]) * field["step"]
-        np.testing.assert_allclose(kept, flow_of(found, part).permute(1, 2, 0), atol=field["longest"] / 30000)
+        np.testing.assert_allclose(kept, flow_of(inspection, part).permute(1, 2, 0), atol=field["longest"] / 30000)
 
 
 @pytest.mark.parametrize("name", ["ddsm_upernet", "unept"])
 def test_points_survive_the_way_to_the_page(name: str) -> None:
-    found = inspected(name)
-    fields = [field for field in payload(found)["fields"] if field["kind"] == "points"]
-    for field, points in zip(fields, sampled_points(found), strict=True):
+    inspection = inspected(name)
+    fields = [field for field in payload(inspection)["fields"] if field["kind"] == "points"]
+    for field, points in zip(fields, sampled_points(inspection), strict=True):
         assert field["every"] == 1
         kept = unpacked(field["places"]).reshape(points.xy.shape) * field["step"]
         np.testing.assert_allclose(kept, points.xy, atol=0.05)
@@ -95,9 +95,9 @@ def test_points_survive_the_way_to_the_page(name: str) -> None:
 
 def test_probabilities_survive_the_way_to_the_page() -> None:
     """To less than the last digit that is shown, a tenth of a percent."""
-    found = inspected("fpn")
-    kept = payload(found)["kept"]
+    inspection = inspected("fpn")
+    kept = payload(inspection)["kept"]
     ids, shares = (unpacked(kept[key]).reshape(64, 96, kept["count"]) for key in ("ids", "shares"))
-    assert (ids[..., 0] == found.labels).all()
-    known = np.take_along_axis(found.probabilities.transpose(1, 2, 0), ids.astype(int), 2)
+    assert (ids[..., 0] == inspection.labels).all()
+    known = np.take_along_axis(inspection.probabilities.transpose(1, 2, 0), ids.astype(int), 2)
     np.testing.assert_allclose(shares / 65535, known, atol=1e-5)

@@ -126,8 +126,8 @@ def png(draw: Draw) -> Case:
     height, width = values.shape[:2]
 
     def rows(part: NDArray[Any]) -> bytes:
-        each = part.astype(">u2").view(np.uint8) if bits == 16 else part
-        lines = each.reshape(len(part), -1)
+        samples = part.astype(">u2").view(np.uint8) if bits == 16 else part
+        lines = samples.reshape(len(part), -1)
         if bits < 8:
             lines = np.packbits(np.unpackbits(lines[..., None], axis=2)[..., 8 - bits :].reshape(len(part), -1), axis=1)
         return b"".join(b"\0" + line.tobytes() for line in lines)
@@ -184,11 +184,11 @@ def pillows(draw: Draw) -> Case:
 def attempt(read: Callable[..., Any], *args: Any, pick: int = 0, **options: Any) -> Any:
     """What is read, one of it if it is a pair, or None if it is refused."""
     try:
-        found = read(*args, **options)
+        result = read(*args, **options)
     except CrispsegError as error:
         assert "\n" not in str(error)
         return None
-    return found[pick] if isinstance(found, tuple) and read is not image_size else found
+    return result[pick] if isinstance(result, tuple) and read is not image_size else result
 
 
 def read_lossy_mask(path: Path) -> NDArray[Any]:
@@ -196,10 +196,10 @@ def read_lossy_mask(path: Path) -> NDArray[Any]:
         return raster.labels(lossy=True)
 
 
-def same(found: NDArray[Any] | None, expected: NDArray[Any] | None, way: str) -> None:
-    assert (found is None) == (expected is None), f"{way}: {'refused' if found is None else 'read'}"
-    if found is not None and expected is not None:
-        np.testing.assert_array_equal(found, expected, way)
+def same(values: NDArray[Any] | None, expected: NDArray[Any] | None, way: str) -> None:
+    assert (values is None) == (expected is None), f"{way}: {'refused' if values is None else 'read'}"
+    if values is not None and expected is not None:
+        np.testing.assert_array_equal(values, expected, way)
 
 
 def check(case: Case, channels: int, low: int, high: int, cuts: list[int], folder: Path) -> None:
@@ -215,7 +215,7 @@ def check(case: Case, channels: int, low: int, high: int, cuts: list[int], folde
         height = len(case.values)
         ends = sorted({0, height, *(cut % height for cut in cuts)})
         with opened(path) as raster:
-            rows = [attempt(raster.rows(*each).pixels, channels, (low, high)) for each in pairwise(ends)]
+            rows = [attempt(raster.rows(*span).pixels, channels, (low, high)) for span in pairwise(ends)]
         assert all((row is None) == (image is None) for row in rows)
         same(None if image is None else np.concatenate(rows), image, "rows")
     try:

@@ -22,8 +22,8 @@ def probabilities(labels: np.ndarray, classes: int = 3, sure: float = 0.9) -> np
 def test_the_quality_is_the_softmin_of_the_paper(values: np.ndarray, seed: int) -> None:
     labels = np.random.default_rng(seed).choice(np.array([0, 1, 2, 255], np.uint8), (4, 5))
     given = [float(values[label, y, x]) for (y, x), label in np.ndenumerate(labels) if label != 255]
-    weights = [np.exp((1 - one) / TEMPERATURE) for one in given]
-    expected = sum(one * weight for one, weight in zip(given, weights, strict=True)) / sum(weights) if given else 1.0
+    weights = [np.exp((1 - value) / TEMPERATURE) for value in given]
+    expected = sum(term * weight for term, weight in zip(given, weights, strict=True)) / sum(weights) if given else 1.0
     assert quality(values, labels) == pytest.approx(expected)
 
 
@@ -45,12 +45,12 @@ def test_each_kind_of_error_is_named_and_lowers_the_quality(kind: str) -> None:
     seen, wrong = probabilities(right), every[kind]
     assert doubtful_area(seen, right) is None
     assert quality(seen, wrong) < quality(seen, right)
-    found = doubtful_area(seen, wrong)
+    doubt = doubtful_area(seen, wrong)
     if kind == "scattered":
-        assert found is None
+        assert doubt is None
         return
-    assert found is not None
-    name, labelled, predicted, area = found
+    assert doubt is not None
+    name, labelled, predicted, area = doubt
     left = {"class swapped": (2, 1), "object missing": (0, 1), "border": (0, 1)}[kind]
     assert (name, labelled, predicted) == (kind, *left)
     assert not (area & (right == wrong)).any() and area.sum() >= 0.9 * (right != wrong).sum()  # corners are thin
@@ -67,8 +67,8 @@ def test_the_most_probable_other_area_is_the_most_doubtful() -> None:
     right, _ = masks()
     seen = probabilities(right, sure=0.5)
     seen[:, 22:36, 35:55] = probabilities(right, sure=0.95)[:, 22:36, 35:55]
-    found = doubtful_area(seen, np.zeros(SIZE, np.uint8))
-    assert found is not None and found[2] == 2  # the first object has more pixels
+    doubt = doubtful_area(seen, np.zeros(SIZE, np.uint8))
+    assert doubt is not None and doubt[2] == 2  # the first object has more pixels
 
 
 def test_uncertainty_is_that_of_the_worst_cells() -> None:
@@ -78,7 +78,7 @@ def test_uncertainty_is_that_of_the_worst_cells() -> None:
     everywhere = probabilities(np.zeros((80, 160), np.uint8), sure=0.97)
     entropies = cell_entropies(unsure)
     assert entropies.shape == (8, 16) and entropies[1:3, 2:4] == pytest.approx(1, abs=1e-4)
-    values = [uncertainty(cell_entropies(one)) for one in (sure, everywhere, unsure)]
+    values = [uncertainty(cell_entropies(maps)) for maps in (sure, everywhere, unsure)]
     assert values == sorted(values) and values[0] >= 0 and values[-1] <= 1
     assert cell_entropies(sure[:, :3, :3]).shape == (3, 3)
 

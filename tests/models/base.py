@@ -138,9 +138,9 @@ class ModelTester:
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             outputs = model.outputs(images)
         maps = [outputs.logits, *(outputs.auxiliary or ())]
-        assert {tuple(each.shape) for each in maps} == {(len(images), NUM_CLASSES, *images.shape[-2:])}
-        maps += [each for each in (outputs.boundary, outputs.direction) if each is not None]
-        torch.stack([(each.float() * torch.randn_like(each)).sum() for each in maps]).sum().backward()
+        assert {tuple(output.shape) for output in maps} == {(len(images), NUM_CLASSES, *images.shape[-2:])}
+        maps += [output for output in (outputs.boundary, outputs.direction) if output is not None]
+        torch.stack([(output.float() * torch.randn_like(output)).sum() for output in maps]).sum().backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         assert [name for name, gradient in gradients.items() if gradient is None] == []
         assert [name for name, gradient in gradients.items() if not gradient.isfinite().all()] == []

@@ -130,7 +130,7 @@ def eq6(part: ContextFusionBlock, a: Tensor, b: Tensor, descriptors: Tensor) -> 
 
 def like(coarse: Tensor, fine: Tensor) -> Tensor:
     """`coarse` (B, C, h, w) at the size of `fine`."""
-    return torch.stack([enlarged(each, *fine.shape[2:]) for each in coarse])
+    return torch.stack([enlarged(image, *fine.shape[2:]) for image in coarse])
 
 
 def doubled(part: nn.Module) -> Any:
@@ -177,8 +177,8 @@ def test_block_is_equation_6(separable: bool, block: Any, descriptors: int, memo
         out = part(a, b, sets)
     expected = eq6(part, a, b, sets)
     taps = {"sdm.M": expected["M"], "sdm.E": expected["E"], "lrm.B": b, "lrm.G": expected["G"]}
-    for found, wanted in ((out, expected["O"]), *((seen[tap], value) for tap, value in taps.items())):
-        assert_close(found, wanted)
+    for result, wanted in ((out, expected["O"]), *((seen[tap], value) for tap, value in taps.items())):
+        assert_close(result, wanted)
 
 
 @pytest.mark.parametrize("coarse_channels", [4, 5])
@@ -196,6 +196,6 @@ def test_energies_of_channel_resampling_are_float32() -> None:
     b = (torch.arange(160_000) < ones).bfloat16().unflatten(1, (400, 400))[None]
     for automatic in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=automatic):
-            found = resample_channels(b, torch.ones_like(b))
-        assert found.dtype == torch.bfloat16
-        assert torch.equal(found, b[:, :1].expand_as(b))
+            result = resample_channels(b, torch.ones_like(b))
+        assert result.dtype == torch.bfloat16
+        assert torch.equal(result, b[:, :1].expand_as(b))

@@ -32,9 +32,9 @@ def test_logits_of_levels_lie_on_the_image_as_those_of_all_do() -> None:
         model.train(not inference_scaled)
         model.auxiliary_heads.eval()
         with torch.no_grad():
-            found, decoded = model.outputs(images).auxiliary, model.features(images)
-        assert found is not None and len(found) == len(model.auxiliary_heads) == 3
-        for logits, level, head, stride in zip(found, decoded.levels, model.auxiliary_heads, (4, 8, 16), strict=True):
+            maps, decoded = model.outputs(images).auxiliary, model.features(images)
+        assert maps is not None and len(maps) == len(model.auxiliary_heads) == 3
+        for logits, level, head, stride in zip(maps, decoded.levels, model.auxiliary_heads, (4, 8, 16), strict=True):
             places = head(level)
             size = (38, 65) if inference_scaled else (places.shape[-2] * stride, places.shape[-1] * stride)
             expected = F.interpolate(places, size, mode="bilinear")[..., :38, :65]
@@ -103,8 +103,8 @@ def test_a_composed_flow_is_the_same_with_the_same_gradients(
     fine, coarse = torch.randn(2, 6, 7, 11).double(), torch.randn(2, coarse_channels, 3, 5).double()
     composed = fam.composed
     seen = []
-    for each in (composed, False):
-        fam.composed = each
+    for setting in (composed, False):
+        fam.composed = setting
         fam.zero_grad()
         fused = fam(fine, coarse)
         fused.square().sum().backward()

@@ -39,9 +39,9 @@ def test_backward(name: str, dtype: torch.dtype) -> None:
     model = small(name).train().to(CUDA, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
         outputs = model.outputs(smooth_images((2, 96, 128), 3).to(CUDA))
-    found = [each for each in outputs if isinstance(each, torch.Tensor)]  # only `unept` has boundary and direction
-    torch.stack([each.float().square().mean() for each in found]).sum().backward()
-    gradients = [each.grad for each in model.parameters() if each.requires_grad]
+    maps = [output for output in outputs if isinstance(output, torch.Tensor)]  # only `unept` has boundary and direction
+    torch.stack([output.float().square().mean() for output in maps]).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 

@@ -109,7 +109,7 @@ def test_options_reach_the_part(name: str) -> None:
 def test_a_system_has_the_options_of_its_own_part() -> None:
     """Given beside the others or in `fuse_options`, they mean the same, and are saved beside the others."""
     given: tuple[dict[str, Any], ...] = {"flow_kernel": 5}, {"fuse_options": {"flow_kernel": 5}}
-    flat, nested = (create_model("sfnet", **TINY, **each) for each in given)
+    flat, nested = (create_model("sfnet", **TINY, **options) for options in given)
     assert flat.info.options == nested.info.options and "fuse_options" not in flat.info.options
     parts = [module for module in nested.modules() if isinstance(module, FlowAlignment)]
     assert len(parts) == 3 and all(part.predict_flow.kernel_size == (5, 5) for part in parts)

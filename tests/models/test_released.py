@@ -51,9 +51,9 @@ def test_agln() -> None:
     model = create_model("agln", num_classes=19, backbone="resnet50_deep", block="released", descriptors=64).eval()
     assert {*load(model, AGLN, state)} == {f"head.sab_d{i}.conv_atten.bias" for i in (2, 3, 4)}  # lost in a softmax
     with torch.no_grad(), record(model) as seen:
-        found = {"logits": model(image(expected["size"].tolist()))}
+        outputs = {"logits": model(image(expected["size"].tolist()))}
     last = {part: seen[f"decoder.fuses.0.blocks.2.{part}.{tap}"] for part, tap in (("sdm", "M"), ("lrm", "G"))}
-    assert_computed(found | last | {f"sab_d{4 - i}": seen[f"decoder.gathers.{i}.D"] for i in range(3)}, expected)
+    assert_computed(outputs | last | {f"sab_d{4 - i}": seen[f"decoder.gathers.{i}.D"] for i in range(3)}, expected)
 
 
 def as_released(model: SegmentationModel, embedding: Tensor) -> None:
@@ -91,5 +91,5 @@ def test_unept(name: str, backbone: str) -> None:
     assert {*unused} == {f"context_branch.decoder.layers.{i}.self_attn.k_proj.bias" for i in range(2)}  # too
     with torch.no_grad():
         logits, unrefined, _, boundary, direction = model.outputs(torch.cat([image(size), image(size).flip(3)]))
-    found = {"logits": logits, "unrefined": unrefined, "boundary": boundary + 0.5, "direction": direction.roll(4, 1)}
-    assert_computed(found, expected)
+    outputs = {"logits": logits, "unrefined": unrefined, "boundary": boundary + 0.5, "direction": direction.roll(4, 1)}
+    assert_computed(outputs, expected)

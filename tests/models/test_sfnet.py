@@ -118,7 +118,7 @@ def test_correlation_is_the_mean_product_with_the_displaced_map(reach: int) -> N
             sampled(coarse[n], *torch.broadcast_tensors(torch.arange(5) + x, torch.arange(4)[:, None] + y))
             for y, x in itertools.product(displacements, displacements)
         ]
-        expected = torch.stack([(fine[n] * each).mean(0) for each in displaced])
+        expected = torch.stack([(fine[n] * feature).mean(0) for feature in displaced])
         torch.testing.assert_close(correlate(fine, coarse, reach)[n].double(), expected, atol=1e-5, rtol=0)
 
 

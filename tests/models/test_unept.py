@@ -53,8 +53,8 @@ class TestUNEPT(ModelTester):
         seen = self.check_option(tmp_path, zero_gradients=self.zero_gradients, levels=1, points=16)
         assert seen["decoder.encoder.0.attention.weights"].shape[-2:] == (1, 16)
         for output_stride in (8, 32):
-            one, three = (self.build(levels=levels, output_stride=output_stride).backbone for levels in (1, 3))
-            assert (one.strides, one.channels) == (three.strides[-1:], three.channels[-1:])
+            single, triple = (self.build(levels=levels, output_stride=output_stride).backbone for levels in (1, 3))
+            assert (single.strides, single.channels) == (triple.strides[-1:], triple.channels[-1:])
 
     def test_other_queries_encodings_and_attention(self, tmp_path: Path) -> None:
         """§3.2, §4.2, and as in the released code."""

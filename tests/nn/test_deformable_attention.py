@@ -46,12 +46,12 @@ def test_values_and_gradients_are_those_of_hugging_face(
     levels = [torch.randn(2, 2, 3, *size, dtype=dtype) for size in SIZES]  # of two images and two heads
     locations = 1.4 * torch.rand(2, 9, 2, 3, 4, 2, dtype=dtype) - 0.2  # of nine queries and four points, some outside
     weights = torch.rand(2, 9, 2, 3 * 4, dtype=dtype).softmax(-1).unflatten(-1, (3, 4))
-    case = [each.requires_grad_() for each in (*levels, locations, weights)]
+    case = [tensor.requires_grad_() for tensor in (*levels, locations, weights)]
     ours, theirs = (way(case[:3], *case[3:]) for way in (deformable_attention, hugging_face))
     assert ours.shape == (2, 9, 6)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     direction = torch.randn_like(theirs)
-    pairs = zip(*(torch.autograd.grad(each, case, direction) for each in (ours, theirs)), strict=True)
+    pairs = zip(*(torch.autograd.grad(output, case, direction) for output in (ours, theirs)), strict=True)
     for gradient, wanted in pairs:
         torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)
 
@@ -66,9 +66,9 @@ def test_no_copy_of_the_values_for_each_point_is_made() -> None:
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal largest
             out = func(*args, **(kwargs or {}))
-            for each in out if isinstance(out, tuple | list) else (out,):
-                if isinstance(each, Tensor):
-                    largest = max(largest, each.numel())
+            for tensor in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(tensor, Tensor):
+                    largest = max(largest, tensor.numel())
             return out
 
     queries, heads, channels, points = 3000, 2, 32, 64

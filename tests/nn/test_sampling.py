@@ -51,7 +51,7 @@ def test_values_and_gradients_are_those_of_the_naive_way(
         result, expected = ours(*inputs), naive(*inputs)
         torch.testing.assert_close(result, expected)
         direction = torch.randn_like(expected)
-        gradients = (torch.autograd.grad(each, inputs, direction) for each in (result, expected))
+        gradients = (torch.autograd.grad(output, inputs, direction) for output in (result, expected))
         for gradient, wanted in zip(*gradients, strict=True):
             torch.testing.assert_close(gradient, wanted)
 
@@ -64,8 +64,8 @@ def test_operators_are_well_formed() -> None:
 
 
 def test_bfloat16_features_are_sampled_in_float32() -> None:
-    query, weights, source, grid = (each.detach() for each in case(1, 8, 4, (6, 6), (6, 6)))
-    low = [each.to(torch.bfloat16) for each in (query, weights, source)]
+    query, weights, source, grid = (tensor.detach() for tensor in case(1, 8, 4, (6, 6), (6, 6)))
+    low = [tensor.to(torch.bfloat16) for tensor in (query, weights, source)]
     dot = sampled_dot(low[0], low[2], grid.float())
     assert dot.dtype == torch.float32
     torch.testing.assert_close(dot, naive_dot(low[0].float(), low[2].float(), grid.float()))

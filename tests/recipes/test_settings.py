@@ -80,9 +80,9 @@ def test_settings_are_those_of_the_paper(recipe: str, tmp_path: Path) -> None:
 
 
 def test_there_are_no_other_recipes() -> None:
-    found = {path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.glob("*/*.yaml")}
+    recipes = {path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.glob("*/*.yaml")}
     listed = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
-    assert found == {*RECIPE_SETTINGS} and all(f"`{recipe}.yaml`" in listed for recipe in found)
+    assert recipes == {*RECIPE_SETTINGS} and all(f"`{recipe}.yaml`" in listed for recipe in recipes)
 
 
 def test_weights_that_are_not_published_are_asked_for(tmp_path: Path, refuses: Any) -> None:

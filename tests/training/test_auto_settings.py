@@ -81,16 +81,16 @@ def test_class_weights_are_for_rare_classes_in_cross_entropy() -> None:
 def test_softened_weights_are_roots_of_rarity(counts: list[int]) -> None:
     most = max(counts) / sum(counts)
     expected = [math.sqrt(most / max(count / sum(counts), 1e-4)) if count else 0.0 for count in counts]
-    found = softened_weights(report(counts=tuple(counts)))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert found[np.argmax(counts)] == 1 and found.max() <= 100
+    weights = softened_weights(report(counts=tuple(counts)))
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
+    assert weights[np.argmax(counts)] == 1 and weights.max() <= 100
 
 
 def test_streets_have_an_up() -> None:
-    found = check_split(drawn(train=20, height=64, width=96).dataset("train"), "train")
-    assert found.lopsided[0] > 0.8
-    assert resolved(TrainConfig(DRAWN), found).augment.turn is False
+    summary = check_split(drawn(train=20, height=64, width=96).dataset("train"), "train")
+    assert summary.lopsided[0] > 0.8
+    assert resolved(TrainConfig(DRAWN), summary).augment.turn is False
 
 
 @pytest.mark.parametrize("images", [4, 200])

@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_a_naive_reference(tmp_path: Path) -> None:
     weak, strong = torch.randn(2, 3, 3, 32, 40)
     seen = torch.ones(3, 32, 40, dtype=torch.bool)
     seen[0, :, 33:] = seen[2, 28:] = False
-    found = task.distillation(weak, strong, seen)
+    loss = task.distillation(weak, strong, seen)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (model.info.mean, model.info.std))
     assert torch.allclose(asked[0], weak * std + mean, atol=1e-5)
     with torch.no_grad():
@@ -73,8 +73,8 @@ def test_the_loss_is_that_of_a_naive_reference(tmp_path: Path) -> None:
         for n, y, x in product(range(3), range(32), range(40))
         if seen[n, y, x]
     ]
-    assert float(found.detach()) == pytest.approx(np.mean(terms), rel=1e-4)
-    found.backward()
+    assert float(loss.detach()) == pytest.approx(np.mean(terms), rel=1e-4)
+    loss.backward()
     assert all(parameter.grad is None for parameter in teaching.parameters())
     assert all(parameter.grad is not None for parameter in model.classifier.parameters())
     assert not any("teach" in key for key in task.state_dict())
@@ -88,8 +88,8 @@ def test_a_teacher_has_its_own_normalisation(tmp_path: Path) -> None:
     images = torch.rand(2, in_chans, 40, 48)
     with torch.no_grad():
         expected = model((images - 0.1) / 0.7)
-        found = open_teacher(str(tmp_path / "model"), model.info)(images)
-    assert torch.allclose(found, expected, atol=1e-4)
+        logits = open_teacher(str(tmp_path / "model"), model.info)(images)
+    assert torch.allclose(logits, expected, atol=1e-4)
 
 
 def paired(tmp_path: Path, **changes: Any) -> WithUnlabelled:
@@ -110,10 +110,10 @@ def test_both_views_show_the_same_place(tmp_path: Path) -> None:
     info = crispseg.create_model("fpn", num_classes=12, backbone="test_efficientnet").info
     files = [read_image(file) for file in samples.files]
     eyes = [
-        crispseg.data.eval_transform(info.mean, info.std)(crispseg.data.Sample(each, each[..., 0], ""))[0]
-        for each in files
+        crispseg.data.eval_transform(info.mean, info.std)(crispseg.data.Sample(photo, photo[..., 0], ""))[0]
+        for photo in files
     ]
-    assert any(torch.allclose(weak, each) for each in eyes)
+    assert any(torch.allclose(weak, view) for view in eyes)
     assert not torch.allclose(weak, strong)
     assert np.corrcoef(weak.mean(0).ravel(), strong.mean(0).ravel())[0, 1] > 0.8
     assert padding.eq(0).all() and image.shape == (3, 64, 96) and labels.shape == (64, 96)

@@ -69,12 +69,12 @@ def test_ignored_pixels_and_weightless_classes_cost_nothing(
 
 
 def test_deep_supervision_is_a_weighted_sum() -> None:
-    (logits, labels), (one, _), (two, _) = batch(0), batch(1), batch(2)
+    (logits, labels), (first, _), (second, _) = batch(0), batch(1), batch(2)
     plain = CrossEntropy(0.5)
     loss = WeightedLoss({"cross_entropy": 1.0}, 0.5, auxiliary_weight=0.4)
-    expected = [plain(each.float(), labels) for each in (logits, one, two)]
-    found = loss(Outputs(logits, auxiliary=(one, two)), labels)
-    torch.testing.assert_close(found, expected[0] + 0.4 * (expected[1] + expected[2]))
+    expected = [plain(output.float(), labels) for output in (logits, first, second)]
+    total = loss(Outputs(logits, auxiliary=(first, second)), labels)
+    torch.testing.assert_close(total, expected[0] + 0.4 * (expected[1] + expected[2]))
     assert loss(Outputs(logits), labels) == expected[0]
 
 
@@ -155,11 +155,11 @@ def test_the_direction_is_learned_on_the_pixels_that_the_mask_says(mask: Any) ->
     only = {"unrefined": 0.0, "refined": 0.0, "boundary": 0.0, "direction": 1.0}
     loss = BoundaryRefinementLoss(WeightedLoss({"cross_entropy": 1.0}), only, mask)
     outputs = Outputs(logits, logits, None, boundary, direction)
-    found = loss(outputs, torch.zeros(1, 1, 6, dtype=torch.long), targets)
+    value = loss(outputs, torch.zeros(1, 1, 6, dtype=torch.long), targets)
     counted = (0, 1, 5) if mask == "true" else (0, 5)
     expected = [-direction[0, :, 0, x].log_softmax(0)[int(targets[0, 0, x])] for x in counted]
-    torch.testing.assert_close(found, torch.stack(expected).mean())
-    found.backward()
+    torch.testing.assert_close(value, torch.stack(expected).mean())
+    value.backward()
     assert direction.grad is not None and {x for x in range(6) if direction.grad[0, :, 0, x].any()} == {*counted}
     assert boundary.grad is None or not boundary.grad.any()
 

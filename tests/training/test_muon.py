@@ -27,9 +27,9 @@ def test_orthogonalized_is_the_iteration_and_keeps_singular_vectors(seed: int, s
     ours = orthogonalized(matrix)
     torch.testing.assert_close(ours, naive(matrix), rtol=1e-6, atol=1e-8)
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    found = left.T @ ours @ right.T
-    assert (found - found.diagonal().diag()).abs().max() < 1e-6
-    assert (found.diagonal()[values > 0.1 * values.max()] - 1).abs().max() < 0.4
+    core = left.T @ ours @ right.T
+    assert (core - core.diagonal().diag()).abs().max() < 1e-6
+    assert (core.diagonal()[values > 0.1 * values.max()] - 1).abs().max() < 0.4
 
 
 def train(optimizer: Optimizer, weights: list[nn.Parameter], steps: int, start: int = 0) -> None:
@@ -52,8 +52,8 @@ def test_other_weights_are_updated_by_adamw() -> None:
     ours, reference = weights(*shapes), weights(*shapes)
     train(Muon(ours, lr=0.01, weight_decay=0.1, others=ours[-1:]), ours, 5)
     train(AdamW(reference, lr=0.01, weight_decay=0.1), reference, 5)
-    for one, other in zip(ours, reference, strict=True):
-        torch.testing.assert_close(one, other)
+    for weight, other in zip(ours, reference, strict=True):
+        torch.testing.assert_close(weight, other)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has it since 2.9")
@@ -67,8 +67,8 @@ def test_matrices_are_updated_as_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
     train(Muon(ours, lr=0.02, weight_decay=0.1), ours, 5)
     options = {"lr": 0.1, "weight_decay": 0.02, "momentum": 0.95, "adjust_lr_fn": "original"}
     train(torch.optim.Muon(reference, **options), reference, 5)  # type: ignore[arg-type]
-    for one, other, start in zip(ours, reference, before, strict=True):
-        moved, expected = one - start, other - start
+    for weight, other, start in zip(ours, reference, before, strict=True):
+        moved, expected = weight - start, other - start
         assert (moved - expected).norm() < 0.05 * expected.norm()
 
 
@@ -105,5 +105,5 @@ def test_it_resumes_from_its_state() -> None:
     second = Muon(parts, lr=0.5)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     train(second, parts, 3, start=3)
-    for one, other in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    for weight, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(weight, other, rtol=0, atol=0)

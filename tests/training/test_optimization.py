@@ -19,12 +19,12 @@ def model() -> SegmentationModel:
 
 def settings_of(optimizer: torch.optim.Optimizer) -> dict[int, tuple[float, float]]:
     """(learning rate, weight decay) of every parameter, each of which must occur once."""
-    found: dict[int, tuple[float, float]] = {}
+    settings: dict[int, tuple[float, float]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            assert id(parameter) not in found
-            found[id(parameter)] = (group["lr"], group["weight_decay"])
-    return found
+            assert id(parameter) not in settings
+            settings[id(parameter)] = (group["lr"], group["weight_decay"])
+    return settings
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd"])
@@ -33,7 +33,7 @@ def test_every_parameter_has_its_settings(model: SegmentationModel, optimizer: A
     config = TrainConfig(
         DRAWN, optimizer=optimizer, lr=0.2, backbone_lr_factor=0.1, weight_decay=0.05, decay_norms_and_biases=decay_all
     )
-    found = settings_of(build_optimizer(model, config))
+    settings = settings_of(build_optimizer(model, config))
     norms_and_biases = {
         id(parameter)
         for module in model.modules()
@@ -49,7 +49,7 @@ def test_every_parameter_has_its_settings(model: SegmentationModel, optimizer: A
         )
         for parameter in model.parameters()
     }
-    assert found == expected
+    assert settings == expected
 
 
 def scheduled(schedule: Any, **changes: Any) -> TrainConfig:

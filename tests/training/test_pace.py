@@ -49,8 +49,8 @@ class Session:
         )
 
     def call(self, hook: str, *args: Any) -> None:
-        for each in self.callbacks:
-            getattr(each, hook)(self.trainer, None, *args)
+        for callback in self.callbacks:
+            getattr(callback, hook)(self.trainer, None, *args)
 
     def start(self, evaluation: float, warmup: float = 0.0) -> None:
         self.call("on_validation_start")

@@ -106,11 +106,11 @@ def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], mo
     for own in (["--resume=run", f"--plugins={plugin}"], [*flags, "--out=one"]):
         with unknown_again():
             assert main(["train", *own, *alone]) == 0
-    together, two, one = (machines[0] / name for name in ("run", "two", "one"))
+    together, two, single = (machines[0] / name for name in ("run", "two", "one"))
     assert without_time(together)[:2] == without_time(two)
     torch.testing.assert_close(beside, weights(two), rtol=0, atol=0)
-    torch.testing.assert_close(weights(together), weights(one), rtol=1e-4, atol=1e-6)
-    scores = [[float(row["miou"]) for row in rows(folder)] for folder in (together, one)]
+    torch.testing.assert_close(weights(together), weights(single), rtol=1e-4, atol=1e-6)
+    scores = [[float(row["miou"]) for row in rows(folder)] for folder in (together, single)]
     assert scores[0] == pytest.approx(scores[1], abs=0.05) and len(scores[0]) == 3
 
 

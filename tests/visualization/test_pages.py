@@ -41,10 +41,10 @@ def scored(metric: Any) -> Any:
 def evaluation() -> str:
     """The page of an evaluation with boundary scores, of an example with a very long name."""
     boundaries = scored(BoundaryScores(3, DISTANCES)), scored(BoundaryIoUScores(3))
-    found = Evaluation(LABELS, scored(SegmentationScores(3)), *boundaries, resamples=40)
+    scores = Evaluation(LABELS, scored(SegmentationScores(3)), *boundaries, resamples=40)
     ids = np.zeros((24, 24), np.uint8)
     example = Example(Sample(np.zeros((24, 24, 3), np.uint8), ids, LONG), (ids,), (100.0,))
-    return report_page("fpn on resnet18", "folder val", found, ([example], []))
+    return report_page("fpn on resnet18", "folder val", scores, ([example], []))
 
 
 @pytest.mark.browser

@@ -35,12 +35,12 @@ def test_outlines_leave_the_inside_of_areas_free() -> None:
 def test_objects_have_outlines_and_their_numbers() -> None:
     ids = np.zeros((40, 80), np.int32)
     ids[5:35, 5:35], ids[5:35, 45:75] = 1, 12
-    one, other = np.split(numbered(plain(40, 80, 200), ids), 2, axis=1)
+    left, right = np.split(numbered(plain(40, 80, 200), ids), 2, axis=1)
     inside = np.s_[8:32, 8:32]
-    assert (one[5, 6:34] == one[5, 6]).all() and (one[5, 6] != other[5, 6]).any()
-    written = [(half[inside] != 200).any(2).sum() for half in (one, other)]
+    assert (left[5, 6:34] == left[5, 6]).all() and (left[5, 6] != right[5, 6]).any()
+    written = [(half[inside] != 200).any(2).sum() for half in (left, right)]
     assert 20 < written[0] < written[1] < 250  # the digits
-    assert (one[:5] == 200).all()
+    assert (left[:5] == 200).all()
     assert numbered(plain(40, 80), ids, 20).shape == (10, 20, 3)
 
 
