@@ -145,7 +145,7 @@ def test_other_folders_are_scored_whole(run: Path, tmp_path: Path, capsys: Captu
     for flags in (other, [str(tmp_path)]):
         assert head(capsys, run, *flags) == [f"{FPN} all, 4 images"]
     assert head(capsys, run, *other, "--data.val_ratio=1")[-1] == f"{FPN} val, 4 images"
-    assert head(capsys, run, *other, "--split=val")[-1] == f"{FPN} val, 1 images"
+    assert head(capsys, run, *other, "--split=val")[-1] == f"{FPN} val, 1 image"
     (tmp_path / "full.txt").write_text("".join(f"train{index}\n" for index in range(4)))
     assert head(capsys, run, *other, f"--data.val_list={tmp_path / 'full.txt'}")[-1] == f"{FPN} val, 4 images"
     save(tmp_path / "images/lonely.png", np.zeros((64, 64, 3), np.uint8))

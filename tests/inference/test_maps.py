@@ -113,7 +113,7 @@ def test_predict_resumes_a_map_and_writes_its_polygons(
     capsys.readouterr()
     made = (tmp_path / "out/map.tif").stat().st_mtime_ns
     assert predict("--shard=1/1", "--polygons") == 0
-    assert "1 of 1 images of shard 1/1 segmented" in capsys.readouterr().out
+    assert "1 of 1 image of shard 1/1 segmented" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out/map.geojson").read_text())["features"]) > 10
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["map.geojson", "map.tif"]
     assert (tmp_path / "out/map.tif").stat().st_mtime_ns == made
