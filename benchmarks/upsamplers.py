@@ -65,7 +65,7 @@ def short_scores() -> pd.DataFrame:
     """Return mIoU and boundary F of each part on `short`, with a row for each seed."""
     rows = pd.DataFrame(read_rows(TABLE.scores), columns=["model", "seed", "miou", "boundary_f_3"])
     labels = {name: entry.label for name, entry in TABLE.entries.items()}
-    scores = rows.replace({"model": labels}).set_index(["model", "seed"]).astype(float)
+    scores = rows.replace({"model": labels}).set_index(["model", "seed"]).astype(float).sort_index()
     return scores.rename(columns={"miou": "mIoU", "boundary_f_3": "F"})
 
 
@@ -80,24 +80,29 @@ def five_minutes() -> pd.DataFrame:
     return cells.unstack().reindex(columns=list(DATA))
 
 
-def report() -> None:
-    """Print the table, and draw the picture if there are scores."""
-    scores = short_scores()
-    costs = pd.DataFrame(read_rows(COSTS), columns=["fuse", "multiply_adds", "image_ms", "step_ms"]).set_index("fuse")
+def table() -> str:
+    """Return the table of cost, scores with standard deviations, and gains over `add` with intervals of 95 %."""
+    scores, costs = short_scores(), costs_of_parts()
     table = pd.DataFrame(index=pd.Index(FUSES, name="part"))
     table["G multiply-adds"] = costs["multiply_adds"].astype(float).div(1e9).map("{:.2f}".format)
     table["ms, image"], table["ms, step"] = costs["image_ms"], costs["step_ms"]
     if len(scores):
-        gains = scores - scores.loc["add"].reindex(scores.index.get_level_values("seed")).to_numpy()
+        others = scores.drop("add")
+        gains = others - scores.loc["add"].reindex(others.index.get_level_values("seed")).to_numpy()
         table = table.join(mean_and_sd(scores)).join(mean_and_interval(gains)[["mIoU", "F"]].add_suffix(" over add"))
-        draw(scores, costs)
-    table = table.join(five_minutes()).fillna("to be measured")
-    print(table.rename(index="`{}`".format).to_markdown(disable_numparse=True))
+    table = table.join(five_minutes()).dropna(axis=1, how="all").fillna("")
+    return str(table.rename(index="`{}`".format).to_markdown(disable_numparse=True))
 
 
-def draw(scores: pd.DataFrame, costs: pd.DataFrame) -> None:
+def costs_of_parts() -> pd.DataFrame:
+    """Return the rows of `measure` by part."""
+    columns = ["fuse", "multiply_adds", "image_ms", "step_ms"]
+    return pd.DataFrame(read_rows(COSTS), columns=columns).set_index("fuse")
+
+
+def draw() -> None:
     """Plot mean mIoU and boundary F on `short` against the milliseconds of an image."""
-    means = scores.groupby(level=0).mean().join(costs["image_ms"].astype(float))
+    means = short_scores().groupby(level=0).mean().join(costs_of_parts()["image_ms"].astype(float))
     figure = Figure(figsize=(9, 4), layout="constrained")
     for axes, score in zip(figure.subplots(1, 2), ("mIoU", "F"), strict=True):
         axes.plot(means["image_ms"], means[score], "o")
@@ -116,7 +121,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     stages.add_parser("cost").add_argument("--rounds", type=int, default=15)
     stages.add_parser("report")
     given = parser.parse_args(argv)
-    measure(given.rounds) if given.stage == "cost" else report()
+    if given.stage == "cost":
+        measure(given.rounds)
+    else:
+        print(table())
+        draw()
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ from crispseg.visualization.pictures import GAP, overlay, panels, text_font
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 import first_result  # noqa: E402
+import upsamplers  # noqa: E402
 
 ASSETS, RUNS = ROOT / "docs/assets", ROOT / "runs/figures"
 BACKBONE = "tf_efficientnet_lite0"
@@ -610,6 +611,7 @@ def page_tables() -> dict[str, dict[str, str]]:
     of_site = five_minutes().replace("docs/", "")
     return {
         "README.md": {"five minutes": five_minutes()},
+        "docs/models.md": {"upsamplers": upsamplers.table()},
         "docs/strokes.md": {"strokes": strokes(), "scripted user": scripted_user()},
         "docs/results.md": {"five minutes": of_site, "networks": benchmark(), "latency": latency()},
     }
@@ -631,6 +633,7 @@ def main() -> None:
     if given.what in ("all", "table"):
         draw_benchmark()
         draw_scripted_user()
+        upsamplers.draw()
         for page, tables in page_tables().items():
             text = (ROOT / page).read_text(encoding="utf-8")
             for name, made in tables.items():
