@@ -5,7 +5,7 @@
     python benchmarks/first_result.py run --root DATA --weights WEIGHTS --work runs/first --seeds 0 \
         --data nuclei aerial leaf camvid --methods 'crisp --model.fuse=add' 'crisp --model.fuse=carafe' …
     python benchmarks/upsamplers.py cost      # rows in upsamplers.csv; run it on an idle machine
-    python benchmarks/upsamplers.py report    # table and picture from the rows
+    python benchmarks/upsamplers.py report    # table of the rows; `docs/figures.py table` also draws them
 """
 
 from __future__ import annotations
@@ -18,19 +18,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 from first_result import ROWS as FIRST_RESULT
-from matplotlib.figure import Figure
 from reporting import mean_and_interval, mean_and_sd, read_rows, write_rows
-from tables import PLOTS, TABLES
+from tables import TABLES
 
 from crispseg import create_model
 from crispseg.benchmarking.cost import count_multiply_adds, take_turns
 from crispseg.inference.device import processor_name
-from crispseg.io.files import atomic_path
 
 TABLE = TABLES["upsamplers"]
 FUSES = [entry.label for entry in TABLE.entries.values()]
 COSTS = Path(__file__).resolve().with_name("upsamplers.csv")
-PICTURE = PLOTS / "upsamplers.png"
 SIZE = (360, 480)
 BATCH, CROP = 8, 192
 DATA = ("nuclei", "aerial", "camvid", "leaf")
@@ -100,21 +97,6 @@ def costs_of_parts() -> pd.DataFrame:
     return pd.DataFrame(read_rows(COSTS), columns=columns).set_index("fuse")
 
 
-def draw() -> None:
-    """Plot mean mIoU and boundary F on `short` against the milliseconds of an image."""
-    means = short_scores().groupby(level=0).mean().join(costs_of_parts()["image_ms"].astype(float))
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, score in zip(figure.subplots(1, 2), ("mIoU", "F"), strict=True):
-        axes.plot(means["image_ms"], means[score], "o")
-        for fuse, row in means.iterrows():
-            axes.annotate(str(fuse), (row["image_ms"], row[score]), xytext=(4, 4), textcoords="offset points")
-        axes.set_xlabel("ms per image, one thread")
-        axes.set_ylabel(f"{score} (%), CamVid val")
-        axes.grid(alpha=0.3)
-    with atomic_path(PICTURE) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
@@ -125,7 +107,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         measure(given.rounds)
     else:
         print(table())
-        draw()
 
 
 if __name__ == "__main__":

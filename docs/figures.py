@@ -526,6 +526,23 @@ def draw_benchmark() -> None:
         figure.savefig(temporary, dpi=130, format="png")
 
 
+def draw_upsamplers() -> None:
+    """Draw mIoU and boundary F of the fuse parts on half-size images against time."""
+    means = (
+        upsamplers.short_scores().groupby(level=0).mean().join(upsamplers.costs_of_parts()["image_ms"].astype(float))
+    )
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, score in zip(figure.subplots(1, 2), ("mIoU", "F"), strict=True):
+        axes.plot(means["image_ms"], means[score], "o")
+        axes.set(xlabel="milliseconds an image, one thread", ylabel=f"{score} (%), CamVid val")
+        axes.margins(0.15)
+        axes.grid(alpha=0.3)
+        label_points(axes, {str(fuse): (row["image_ms"], row[score]) for fuse, row in means.iterrows()}, [])
+    with atomic_path(ASSETS / "upsamplers.png") as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
 def plain_name(name: str) -> str:
     """The label of a network, without links and code."""
     label = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", BENCHMARK[name][1])
@@ -633,7 +650,7 @@ def main() -> None:
     if given.what in ("all", "table"):
         draw_benchmark()
         draw_scripted_user()
-        upsamplers.draw()
+        draw_upsamplers()
         for page, tables in page_tables().items():
             text = (ROOT / page).read_text(encoding="utf-8")
             for name, made in tables.items():
