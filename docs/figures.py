@@ -528,9 +528,8 @@ def draw_benchmark() -> None:
 
 def draw_upsamplers() -> None:
     """Draw mIoU and boundary F of the fuse parts on half-size images against time."""
-    means = (
-        upsamplers.short_scores().groupby(level=0).mean().join(upsamplers.costs_of_parts()["image_ms"].astype(float))
-    )
+    milliseconds = upsamplers.costs_of_parts()["image_ms"].astype(float)
+    means = upsamplers.short_scores().groupby(level=0).mean().join(milliseconds)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, score in zip(figure.subplots(1, 2), ("mIoU", "F"), strict=True):
