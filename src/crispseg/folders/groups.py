@@ -87,6 +87,16 @@ def groups_by(pattern: str, places: Mapping[str, PurePosixPath]) -> dict[str, st
     return groups
 
 
+def digests(images: Mapping[str, Path]) -> dict[str, object]:
+    """Return a key of the pixels of each image, the same for mirrored and rotated ones; none for images of one colour.
+
+    Files that cannot be read have none either.
+    """
+    facts, _ = read_facts("image", read_image_facts, images.values())
+    readable = {name: facts[file] for name, file in images.items() if file in facts}
+    return {name: image.digest[:-1] for name, image in readable.items() if not image.constant}
+
+
 def undivided(
     images: Mapping[str, Path], places: Mapping[str, PurePosixPath], pattern: str | None, copies: str
 ) -> dict[str, str]:
@@ -105,9 +115,7 @@ def undivided(
         repeated = len({*places.values()}) < len(images)  # names repeat in the folders of the splits
         keys.append({name: original(PurePosixPath(name) if repeated else places[name]) for name in images})
     if copies == "pixels":
-        facts, _ = read_facts("image", read_image_facts, images.values())
-        read = {name: facts[file] for name, file in images.items() if file in facts}
-        keys.append({name: image.digest[:-1] for name, image in read.items() if not image.constant})
+        keys.append(digests(images))
     representatives = together(images, *keys)
     if len(images) < 2 or len({*representatives.values()}) > 1:
         return representatives
