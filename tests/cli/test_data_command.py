@@ -10,6 +10,7 @@ from commands import Capture, error_of, hints, output_of
 from dataset_trees import MAKERS
 
 from crispseg.data import DATA_SOURCES, Folder, Nuclei
+from crispseg.folders.lookup import ColorLookup
 from crispseg.folders.readers import read
 from crispseg.folders.report import values_of_labels
 from crispseg.labels import IGNORE
@@ -44,6 +45,11 @@ def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: 
             decoded = decode(np.full((1, 1, *np.shape(value)), value, np.uint8))
             assert decoded.tolist() == [[label]], (label, value)
     assert sorted(every) == sorted(decode.meaning)
+
+
+def test_grey_values_are_numbers() -> None:
+    assert values_of_labels(ColorLookup([(0, 0, 0), (255, 255, 255)])) == {0: "0", 1: "255"}
+    assert values_of_labels(ColorLookup([(0, 0, 0), (255, 0, 0)])) == {0: "[0, 0, 0]", 1: "[255, 0, 0]"}
 
 
 def test_bundled_images_are_copied(tmp_path: Path, capsys: Capture) -> None:

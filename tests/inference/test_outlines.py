@@ -1,5 +1,6 @@
 """`crispseg predict --format ... --tolerance`: files of polygons that other programs read."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,15 @@ def test_polygons_of_a_map(
     monkeypatch.setattr(outlines, "coverage", lambda *maps: made.append(coverage(*maps)) or made[-1])
     source = write(tmp_path / "map.tif", blocks(300, 200), crs=system, transform=TRANSFORM)
     argv = ["predict", str(folder), str(source), f"--out={tmp_path / 'out'}", "--tiles=128", "--tolerance=1.5"]
-    assert main([*argv, f"--format={form}", "--polygons"]) == 0 and len(made) == 1
+    assert main([*argv, f"--format={form}", "--polygons", f"--json={tmp_path / 'results.json'}"]) == 0
+    assert len(made) == 1
     line = capsys.readouterr().out.splitlines()[-1]
     numbers = re.search(r"outlines: (\S+) points became (\S+), at most (\S+) px away; lost: IoU", line)
     assert numbers is not None and float(numbers[3]) <= 1.5
     assert int(numbers[2].replace(",", "")) <= int(numbers[1].replace(",", ""))
+    changes = json.loads((tmp_path / "results.json").read_text())["outlines"]
+    assert [changes["points_before"], changes["points_after"]] == made[0].points.tolist()
+    assert 0 <= changes["iou_lost"] < 100
     path = tmp_path / f"out/{form}/map.{form}"
     assert pyogrio.read_info(path)["features"] > 1
     table = geopandas.read_file(path)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.annotation.project import Labels, Progress, Project
+from crispseg.config.files import real_path
 from crispseg.inference import Segmentation
 from crispseg.inference.objects import Object, Objects
 from crispseg.io.files import owned, user_path
@@ -98,13 +99,15 @@ class Annotator:
 
     def _owned_project(self, folder: str | Path, images: Sequence[str], classes: Sequence[str]) -> Project:
         """Return the project in a folder; if another window has it open, raise a `CrispsegError`."""
-        place = user_path(folder)
-        if place != self.place:
-            with ExitStack() as ownership:
-                ownership.enter_context(owned(place))
-                self.ownership.close()
-                self.ownership, self.place = ownership.pop_all(), place
-        return Project(place, images, classes)
+        place = real_path(user_path(folder))
+        if place == self.place:
+            return Project(place, images, classes)
+        with ExitStack() as ownership:
+            ownership.enter_context(owned(place))
+            project = Project(place, images, classes)
+            self.ownership.close()
+            self.ownership, self.place = ownership.pop_all(), place
+        return project
 
     def _rename_classes(self) -> None:
         """Take the names of classes when they are whole: the field is left, or the return key is pressed."""

@@ -193,7 +193,8 @@ def owned(folder: Path, *inside: Path, output: Path | None = None) -> Iterator[N
     the `output`, by default the folder.
     """
     file = writable_folder(folder) / LOCK
-    lock = FileLock(file, timeout=1, thread_local=False)  # seconds, because a killed process may take a moment to end
+    wait = 1  # seconds, because a killed process may need a moment to end
+    lock = FileLock(file, timeout=wait, thread_local=False)  # any thread may release it
     try:
         lock.acquire()
     except Timeout:
