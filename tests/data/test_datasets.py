@@ -106,7 +106,7 @@ def test_camvid_in_segnets_form(tmp_path: Path, refuses: Any) -> None:
     with refuses("valannot/x.png: an RGB mask", "give data.masks colors"):
         source.dataset("val")[0]
     (tmp_path / "train.txt").write_text("train/y.png trainannot/y.png\n")
-    with refuses("1 images", "train/y.png"):
+    with refuses("1 (train/y.png"):
         source.dataset("train")
 
 
@@ -147,9 +147,9 @@ BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
         "cityscapes",
         {},
         remove("gtFine/train/ulm"),
-        ["1 images are missing in", "or their masks in", "ulm/ulm_000001_000019"],
+        ["images missing in", "or their masks in", "ulm/ulm_000001_000019"],
     ),
-    ("cityscapes", {}, remove("leftImg8bit/train/ulm"), ["1 images are missing in", "ulm/ulm_000001"]),
+    ("cityscapes", {}, remove("leftImg8bit/train/ulm"), ["images missing in", "1 (ulm/ulm_000001"]),
     ("pascal_context", {}, write(CONTEXT, "\n"), ["train.txt is empty"]),
     ("mapillary", {}, remove("config.json"), ["config.json is not a list of Mapillary's labels", "mapillary.com"]),
     ("mapillary", {}, write("config.json", "{"), ["config.json is not a list of Mapillary's labels", "restore"]),

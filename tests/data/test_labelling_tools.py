@@ -184,7 +184,7 @@ def test_each_image_decides_about_pixels_without_a_shape(tmp_path: Path) -> None
     done, masks = imported_lines(tmp_path, a=[LINE], b=[AREA], both=[LINE, AREA], c=[])
     assert done.names == ["background", "cell"] and masks["both"][9, 3] == 1
     assert {name: mask[11, 15] for name, mask in masks.items()} == {"a": 255, "b": 0, "both": 0}
-    assert "1 images without annotations (left out): c.tif" in done.lines
+    assert "images without annotations, left out: 1 (c.tif)" in done.lines
 
 
 def test_lines_of_the_background_make_it_class_0(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_yolo_becomes_a_folder(place: str, tmp_path: Path, capsys: pytest.Captur
     assert main(["train", str(root), f"--out={tmp_path / 'run'}"]) == 2
     command = capsys.readouterr().err.partition("'crispseg ")[2].rpartition("' makes")[0]
     assert main(shlex.split(command)) == 0
-    assert "3 images without annotations (all background)" in capsys.readouterr().out
+    assert "images without annotations, all background: 3" in capsys.readouterr().out
     out = Path(shlex.split(command)[-1])
     data = Folder(root=out)
     splits = {split: [pair.name for pair in data.dataset(split).pairs] for split in SPLIT_OF.values()}

@@ -96,8 +96,8 @@ def import_annotations(
         except CrispsegError as error:
             raise CrispsegError(f"{title}: {error}") from None
         invisible = _write(folder, tasks, splits, ids, background, labels)
-    notes |= {"shapes contain no centre of a pixel and are in no mask": invisible}
-    lines = [f"{len(names)} {text}: {few(names)}" for text, names in notes.items() if names]
+    notes |= {"shapes without the centre of a pixel, which are in no mask": invisible}
+    lines = [f"{text}: {len(names)} ({few(names)})" for text, names in notes.items() if names]
     lines += [f"{plural(len(names), 'image')} to {split}" for split, names in splits.items()]
     lines += chain(*(content.notes for content in contents))
     return [f"wrote {out}: {plural(len(tasks), 'image')}, {len(labels)} classes", *lines]
@@ -117,8 +117,8 @@ def _usable(tasks: list[Task], background: str | None) -> tuple[list[Task], str 
     if 0 < len(strokes) == len(annotated) and labels.isdisjoint({background, *BACKGROUNDS}):
         background = None
     leaves_out = bool(strokes) or background is None
-    notes = {"images have lines only, so their other pixels are 255, unlabelled": strokes}
-    notes[f"images without annotations ({'left out' if leaves_out else 'all background'})"] = empty
+    notes = {"images with lines only, whose other pixels are 255, unlabelled": strokes}
+    notes[f"images without annotations, {'left out' if leaves_out else 'all background'}"] = empty
     return annotated if leaves_out else tasks, background, notes
 
 

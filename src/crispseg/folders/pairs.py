@@ -220,8 +220,8 @@ def pair_files(
     else:
         names, missing = chosen_names(listing, [*pairs], ())
     if missing:
-        lost = f"images are missing in {images}, or their masks in {masks}"
-        raise CrispsegError(f"{len(missing)} {lost}: {few(missing)}; unpack the data again")
+        lost = f"images missing in {images}, or their masks in {masks}"
+        raise CrispsegError(f"{lost}: {len(missing)} ({few(missing)}); unpack the data again")
     return [pairs[name] for name in names]
 
 
