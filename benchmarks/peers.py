@@ -1,4 +1,4 @@
-"""Networks of segmentation-models-pytorch (smp) and torchvision as models of crispseg, for training by the same recipe.
+"""Networks of segmentation-models-pytorch (smp) and torchvision as models of crispseg, and a control of AGLN.
 
     crispseg train benchmarks/camvid.yaml --plugins benchmarks/peers.py --model smp_fpn ...
 
@@ -8,6 +8,7 @@ smp builds its networks with its defaults, on the same timm backbone with the sa
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from crispseg.decoders import Decoded
 from crispseg.models import SegmentationModel
+from crispseg.models.agln import SemanticDistribution, agln
 from crispseg.models.frame import BackboneSpec
 from crispseg.models.registry import models
 
@@ -145,3 +147,15 @@ class Lraspp(nn.Module):
 def lraspp(spec: BackboneSpec, num_classes: int) -> Any:
     """LR-ASPP of torchvision (Howard et al., Searching for MobileNetV3, §6.4)."""
     return Peer(spec, Lraspp, num_classes)
+
+
+@models.register("agln_closed")
+@wraps(agln)
+def agln_closed(*given: Any, **options: Any) -> Any:
+    """Build AGLN with α fixed at 0: descriptors reach the decoder's feature by its refinement only (§III-A2, Eq. 3)."""
+    model = agln(*given, **options)
+    for module in model.modules():
+        if isinstance(module, SemanticDistribution):
+            del module.alpha
+            module.alpha = 0.0
+    return model

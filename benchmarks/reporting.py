@@ -82,7 +82,8 @@ def report(table: tables.Comparison) -> None:
     }
     if gains:
         paired = pd.concat(gains, names=["difference"]).dropna(how="all")
-        print(mean_and_interval(paired).to_markdown(disable_numparse=True))  # else +1.0 becomes 1
+        intervals = mean_and_interval(paired, len(gains) if table.corrected else 1)
+        print(intervals.to_markdown(disable_numparse=True))  # else +1.0 becomes 1
     draw(table, values, labels)
 
 
@@ -95,11 +96,14 @@ def mean_and_sd(values: pd.DataFrame) -> pd.DataFrame:
     return cells
 
 
-def mean_and_interval(gains: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean of paired differences with its 95 % interval (t), such as "+0.5 (+0.1 to +0.9)"."""
+def mean_and_interval(gains: pd.DataFrame, comparisons: int = 1) -> pd.DataFrame:
+    """Return the mean of paired differences with its 95 % interval (t), such as "+0.5 (+0.1 to +0.9)".
+
+    The intervals are Bonferroni-corrected for the number of comparisons.
+    """
     groups = gains.groupby(level=0, sort=False)
     mean, counts = groups.mean(), groups.count()
-    half = groups.sem() * stats.t.ppf(0.975, (counts - 1).clip(lower=1))
+    half = groups.sem() * stats.t.ppf(1 - 0.025 / comparisons, (counts - 1).clip(lower=1))
     ranges = (mean - half).map(" ({:+.1f} to ".format) + (mean + half).map("{:+.1f})".format)
     cells = mean.map("{:+.1f}".format) + ranges.where(half.notna(), "")
     cells.insert(0, "seeds", groups.size())

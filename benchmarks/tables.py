@@ -52,6 +52,7 @@ class Comparison:
         classes: classes whose IoU is reported.
         recipe: recipe of all trainings.
         halved: whether images have half the height and width.
+        corrected: whether the intervals of all gains together contain the true gains in 95 % of such tables (Bonferroni).
     """
 
     name: str
@@ -60,6 +61,7 @@ class Comparison:
     classes: tuple[str, ...] = ()
     recipe: Path = RECIPE
     halved: bool = False
+    corrected: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -221,31 +223,37 @@ _PAIRED = Comparison(
     },
 )
 
-# Single parts of the papers, with narrow decoders on half-size images.
-_NARROW_UPERNET = "--model upernet --model.width 32"
-_NARROW_DDSM = "--model ddsm_upernet --model.width 32 --model.pixels 9 --model.fuse_levels [3,4]"
-_NARROW_AGLN = "--model agln --model.width 32"
-_NARROW_UNEPT = "--model unept --model.width 32 --model.points 4 --model.output_stride 16 --model.refine null"
+
+def _fitted(label: str, model: str, base: str | None = None) -> Entry:
+    """Return a network by its default settings and five seeds; "--model NAME" drops the recipe's design."""
+    return _five(label, f"--model {model} --model.design fitted", base=base)
+
+
+# Parts of the papers in networks by their default settings, on half-size images. An entry without a part of its base has
+# a negative gain if the part helps.
 _SHORT = Comparison(
     "short",
     {
-        "short_upernet": _five("UPerNet", _NARROW_UPERNET),
-        "short_spatial": _five("UPerNet + S", f"{_NARROW_DDSM} --model.affinity spatial", base="short_upernet"),
-        "short_channel": _five("UPerNet + C", f"{_NARROW_DDSM} --model.affinity channel", base="short_upernet"),
-        "short_agln_minus": _five("AGLN⁻", f"{_NARROW_AGLN} --model.refinement none"),
-        "short_cr": _five("AGLN⁻ + CR", f"{_NARROW_AGLN} --model.refinement channel", base="short_agln_minus"),
-        "short_sg": _five("AGLN⁻ + SG", f"{_NARROW_AGLN} --model.refinement spatial", base="short_agln_minus"),
-        "short_agln": _five("AGLN, residual", _NARROW_AGLN, base="short_agln_minus"),
-        "short_released": _five("AGLN, released", f"{_NARROW_AGLN} --model.block released", base="short_agln"),
-        "short_paper": _five("AGLN, paper", f"{_NARROW_AGLN} --model.block paper", base="short_agln"),
-        "short_unept_pyramid": _five("UN-EPT, naive queries", f"{_NARROW_UNEPT} --model.queries naive"),
-        "short_unept": _five("+ dynamic queries", _NARROW_UNEPT, base="short_unept_pyramid"),
-        "short_unept_refined": _five(
-            "+ boundary refinement", f"{_NARROW_UNEPT} --model.refine boundary", base="short_unept"
-        ),
+        "pair_fpn": _fitted("FPN", "fpn", base="pair_agln"),
+        "pair_upernet": _fitted("UPerNet, which is SFNet without FAM", "upernet"),
+        "pair_sfnet": _fitted("SFNet", "sfnet", base="pair_upernet"),
+        "pair_sfnet_conv": _fitted("SFNet, no PPM", "sfnet --model.context conv", base="pair_sfnet"),
+        "pair_spatial": _fitted("UPerNet + S", "ddsm_upernet --model.affinity spatial", base="pair_upernet"),
+        "pair_channel": _fitted("UPerNet + C", "ddsm_upernet --model.affinity channel", base="pair_upernet"),
+        "pair_ddsm": _fitted("UPerNet + S + C", "ddsm_upernet", base="pair_upernet"),
+        "pair_agln": _fitted("AGLN", "agln", base="pair_agln_closed"),
+        "pair_agln_closed": _fitted("AGLN, α = 0", "agln_closed"),
+        "pair_agln_average": _fitted("AGLN, average pooling", "agln --model.pooling average", base="pair_agln"),
+        "pair_agln_one": _fitted("AGLN, N = 1", "agln --model.descriptors 1", base="pair_agln"),
+        "pair_agln_minus": _fitted("AGLN⁻", "agln --model.refinement none", base="pair_agln"),
+        "pair_unept": _fitted("UN-EPT", "unept", base="pair_unept_level"),
+        "pair_unept_level": _fitted("UN-EPT, one level", "unept --model.levels 1"),
+        "pair_unept_naive": _fitted("UN-EPT, naive queries", "unept --model.queries naive", base="pair_unept"),
+        "pair_unept_straight": _fitted("UN-EPT, no refinement", "unept --model.refine null", base="pair_unept"),
     },
     recipe=SHORT,
     halved=True,
+    corrected=True,
 )
 
 # Fuse parts of `crisp`; see upsamplers.py. The label of an entry is the name of its part.
