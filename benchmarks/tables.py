@@ -52,7 +52,7 @@ class Comparison:
         classes: classes whose IoU is reported.
         recipe: recipe of all trainings.
         halved: whether images have half the height and width.
-        corrected: whether the intervals of all gains together contain the true gains in 95 % of such tables (Bonferroni).
+        corrected: whether intervals are Bonferroni-corrected: 95 % for all gains of the table together.
     """
 
     name: str
@@ -229,8 +229,8 @@ def _fitted(label: str, model: str, base: str | None = None) -> Entry:
     return _five(label, f"--model {model} --model.design fitted", base=base)
 
 
-# Parts of the papers in networks by their default settings, on half-size images. An entry without a part of its base has
-# a negative gain if the part helps.
+# Parts of the papers in networks by their default settings, on half-size images. An entry that lacks a part of its base
+# has a negative gain if the part helps.
 _SHORT = Comparison(
     "short",
     {
