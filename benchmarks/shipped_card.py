@@ -189,7 +189,7 @@ def without(names: set[str], val: SegmentationDataset, evaluation: Evaluation) -
     if kept.all():
         return ""
     weights = kept[None].astype(np.float64)
-    parts = [part.measures(weights) for part in evaluation.parts]
+    parts = [part.weighted(weights) for part in evaluation.parts]
     values = {name: value[0] for part in parts for name, value in part.items()}
     said = [f"mIoU {percent(values['miou'])}"]
     said += [f"IoU of {name} {percent(value)}" for name, value in zip(val.labels.names, values["iou"], strict=True)]
@@ -236,7 +236,7 @@ def table_of_kinds(data: str, val: SegmentationDataset, evaluation: Evaluation) 
     lines += [f"| kind | images | mIoU | {' | '.join(names)} |", f"| --- | --- | --- |{' --- |' * len(names)}"]
     for kind in np.unique(kinds):
         chosen = kinds == kind
-        scores = evaluation.scores.measures(chosen[None].astype(np.float64))
+        scores = evaluation.scores.weighted(chosen[None].astype(np.float64))
         values = [percent(float(value)) for value in (scores["miou"][0], *scores["iou"][0])]
         lines.append(f"| {kind} | {chosen.sum()} | {' | '.join(values)} |")
     return "\n".join([*lines, "", ""])

@@ -123,7 +123,7 @@ def test_classes_that_are_not_in_the_truth_count_where_it_has_that_width_elsewhe
     metric.update(torch.from_numpy(prediction), torch.from_numpy(truth), [0, 1])
     measures = metric.scores().measures()
     assert measures["iou_of_widths_and_classes"][0, 1] == pytest.approx(100 * 80 / 120)
-    assert metric.scores().measures(np.array([[1.0, 0.0]]))["iou_of_widths_and_classes"][0, 0, 1] == 100
+    assert metric.scores().weighted(np.array([[1.0, 0.0]]))["iou_of_widths_and_classes"][0, 0, 1] == 100
 
 
 def naive_cl_dice(predictions: NDArray[np.uint8], truths: NDArray[np.uint8], index: int) -> float:
@@ -165,7 +165,7 @@ def test_several_images_are_summed_and_resampled(lines: list[tuple[str, int]]) -
         parts.update(predictions[index : index + 1], truths[index : index + 1], [index])
     quality = whole.scores()
     np.testing.assert_array_equal(quality.pixels, parts.scores().pixels)
-    once = quality.measures(np.ones((1, 4)))
+    once = quality.weighted(np.ones((1, 4)))
     for name, value in quality.measures().items():
         np.testing.assert_allclose(once[name][0], value)
         assert quality.estimates(50)[name].interval.shape == (2, *np.shape(value))

@@ -138,12 +138,13 @@ class ImageScores(ABC):
         """What predictions of the same images have in common, with a row for each image."""
         return self.ids
 
-    @abstractmethod
-    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """Return the value of each score in percent, of any shape `(...)`, by name.
+    def measures(self) -> dict[str, Values]:
+        """Return the value of each score in percent, of any shape `(...)`, by name."""
+        return self.weighted(np.ones(len(self.ids)))
 
-        `weights` `(R, N)` give how often each image counts; the values are then `(R, ...)`.
-        """
+    @abstractmethod
+    def weighted(self, weights: NDArray[np.float64]) -> dict[str, Values]:
+        """Return `measures` if each image counts by its weight `(N,)`; for weights `(R, N)`, values are `(R, ...)`."""
 
     def estimates(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
         """Return `measures` with their values for images drawn with replacement; fewer than 2 images give no interval.
@@ -156,7 +157,7 @@ class ImageScores(ABC):
         drawn = np.random.default_rng(seed).integers(images or 1, size=weights.shape)
         for row, chosen in zip(weights, drawn, strict=True):
             row += np.bincount(chosen, minlength=images)
-        samples = self.measures(weights)
+        samples = self.weighted(weights)
         return {name: Estimate(value, samples[name]) for name, value in self.measures().items()}
 
 

@@ -33,6 +33,8 @@ Empty: TypeAlias = Literal["1", "skip"]  # score of an image without any boundar
 class BoundaryF(ImageScores):
     """Boundary scores in percent, for each distance and class; NaN for a class without any boundary.
 
+    `measures` are `boundary_f` `(D,)`, `boundary_f_of_classes` `(D, C)` and `boundary_f_mean` `()` over distances.
+
     Args:
         distances: `D` distances in pixels.
         per_image: F of each image, `(N, D, C)`; NaN if the image does not count for the class.
@@ -42,9 +44,7 @@ class BoundaryF(ImageScores):
     per_image: NDArray[np.float64] = field(repr=False)
     ids: NDArray[np.int64] = field(repr=False)
 
-    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """Return `boundary_f` `(D,)`, `boundary_f_of_classes` `(D, C)` and `boundary_f_mean` `()` over distances."""
-        weights = np.ones(len(self.ids)) if weights is None else weights
+    def weighted(self, weights: NDArray[np.float64]) -> dict[str, Values]:
         counted = ~np.isnan(self.per_image)  # (N, D, C)
         values = np.where(counted, self.per_image, 0)
         f = ratio(np.tensordot(weights, values, 1), np.tensordot(weights, counted.astype(np.float64), 1))
@@ -112,6 +112,8 @@ DILATION_RATIO = 0.02  # width of the bands as a fraction of the image's diagona
 class BoundaryIoU(ImageScores):
     """Boundary IoU in percent.
 
+    `measures` are `boundary_iou_of_classes` `(C,)`, NaN for a class without bands, and their mean `boundary_iou` `()`.
+
     Args:
         images: pixels of bands, `(N, C)`: in both, in the truth, in the prediction.
     """
@@ -119,8 +121,7 @@ class BoundaryIoU(ImageScores):
     images: Counts
     ids: NDArray[np.int64] = field(repr=False)
 
-    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """Return `boundary_iou_of_classes` `(C,)`, NaN for a class without bands, and the mean `boundary_iou` `()`."""
+    def weighted(self, weights: NDArray[np.float64]) -> dict[str, Values]:
         total = self.images.total(weights)
         return {"boundary_iou": total.miou, "boundary_iou_of_classes": total.iou}
 

@@ -25,7 +25,9 @@ IOU_UNIT = 2.0**-40  # unit of sums of IoUs, which are integers
 
 @dataclass(frozen=True)
 class ObjectQuality(ImageScores):
-    """Scores of objects in percent.
+    """Scores of objects in percent: F1, precision and recall at IoU 0.5, and AP, also for each threshold `(T,)`.
+
+    Without objects, they are NaN.
 
     Args:
         hits: matches in each image at each threshold of `PERCENT`, `(N, T)`.
@@ -39,12 +41,7 @@ class ObjectQuality(ImageScores):
     truth: NDArray[np.int64]
     ids: NDArray[np.int64] = field(repr=False)
 
-    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """Return F1, precision and recall at IoU 0.5, and `object_ap`, also for each threshold `(T,)`.
-
-        Without objects, they are NaN.
-        """
-        weights = np.ones(len(self.ids)) if weights is None else weights
+    def weighted(self, weights: NDArray[np.float64]) -> dict[str, Values]:
         hits, predicted, truth = (weights @ count for count in (self.hits[:, 0], self.predicted, self.truth))
         every = self.predicted + self.truth
         precision = self.hits / np.maximum(every[:, None] - self.hits, 1)
@@ -104,7 +101,7 @@ def matches(predicted: NDArray[np.integer], true: NDArray[np.integer]) -> NDArra
 
 @dataclass(frozen=True)
 class PanopticQuality(ImageScores):
-    """Panoptic, segmentation and recognition quality in percent.
+    """Panoptic, segmentation and recognition quality in percent: means over the classes with segments, and PQ of each.
 
     Segments are the objects of a class, and in each image all pixels of each other class.
     `torchmetrics.detection.PanopticQuality` takes six seconds for a million pixels. Here the matches of objects and the
@@ -129,9 +126,7 @@ class PanopticQuality(ImageScores):
             counts[..., rule.border] = 0
         return cls(counts, scores.ids)
 
-    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """Return the means over the classes with segments, and PQ of each class; NaN without segments."""
-        weights = np.ones(len(self.ids)) if weights is None else weights
+    def weighted(self, weights: NDArray[np.float64]) -> dict[str, Values]:
         ious, hits, predicted, true = np.moveaxis(np.tensordot(weights, self.counts, 1), -2, 0)
         segments = (predicted + true) / 2
         pq = 100 * ratio(ious, segments)

@@ -143,9 +143,8 @@ class Counts:
     truth: NDArray[np.int64]
     predicted: NDArray[np.int64]
 
-    def total(self, weights: NDArray[np.float64] | None = None) -> Counts:
-        """Sum `(N, C)` over the first axis; with `weights` `(R, N)`, return R sums that count images by weight."""
-        weights = np.ones(len(self.hits)) if weights is None else weights
+    def total(self, weights: NDArray[np.float64]) -> Counts:
+        """Sum the counts `(N, C)` of images by their weights, `(N,)` or, for R sums, `(R, N)`."""
         counts = self.hits, self.truth, self.predicted  # integers below 2**53 have exact sums
         return Counts(*((weights @ pixels.astype(np.float64)).astype(np.int64) for pixels in counts))
 
@@ -187,6 +186,11 @@ class Counts:
         weighted = self.truth * np.where(self.truth > 0, self.iou, 0)
         return ratio(weighted.sum(-1), self.truth.sum(-1))
 
+    def measures(self) -> dict[str, Values]:
+        """Return the scores, except `miou_of_truth`, by name."""
+        means = "miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy"
+        return {name: getattr(self, name) for name in (*means, "iou", "accuracy")}
+
 
 class Scores(Counts, ImageScores):
     """Scores from a confusion matrix: the `Counts` of the whole split, `(C,)`, and their scores.
@@ -210,10 +214,8 @@ class Scores(Counts, ImageScores):
         """True pixels `(N, C)` of each image and class."""
         return self.images.truth
 
-    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        counts = self if weights is None else self.images.total(weights)
-        means = "miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy"
-        return {name: getattr(counts, name) for name in (*means, "iou", "accuracy")}
+    def weighted(self, weights: NDArray[np.float64]) -> dict[str, Values]:
+        return self.images.total(weights).measures()
 
 
 class SegmentationScores(PerImageMetric[Scores]):

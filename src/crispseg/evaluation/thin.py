@@ -26,6 +26,9 @@ WIDTHS = ("1 to 3", "4 to 6", "7 to 12", "13 and more")  # bands of widths in pi
 class ThinQuality(ImageScores):
     """Scores of thin structures in percent.
 
+    `measures` are `iou_of_widths` and `recall_of_widths` `(W,)`, both also with `…_and_classes` `(W, C)`, and if there
+    are `names`, `cl_dice` `()` and `cl_dice_of_classes` `(K,)`.
+
     Args:
         pixels: counts `(N, C, W, 3)` for each image, class and width of `WIDTHS`: true pixels that were found, all
             true pixels, wrongly predicted pixels.
@@ -39,11 +42,7 @@ class ThinQuality(ImageScores):
     names: tuple[str, ...]
     ids: NDArray[np.int64] = field(repr=False)
 
-    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """Return `iou_of_widths` and `recall_of_widths` `(W,)`, both also with `…_and_classes` `(W, C)`. If `names` are
-        given, add `cl_dice` `()` and `cl_dice_of_classes` `(K,)`.
-        """
-        weights = np.ones(len(self.ids)) if weights is None else weights
+    def weighted(self, weights: NDArray[np.float64]) -> dict[str, Values]:
         counts = np.tensordot(weights, self.pixels.astype(np.float64), 1)  # (..., C, W, 3)
         hits, true, false = np.moveaxis(np.swapaxes(counts, -3, -2), -1, 0)  # (..., W, C)
         recall = 100 * ratio(hits, true)
