@@ -9,7 +9,7 @@ from rich.console import Console
 
 from crispseg.benchmarking import Conditions, benchmark
 from crispseg.cli.command import Command
-from crispseg.config.settings import Field, Tree, construct, fields_of
+from crispseg.config.settings import Field, Tree, fields_of
 from crispseg.io.files import atomic_path
 from crispseg.visualization.pages import check_page
 
@@ -38,7 +38,7 @@ class Benchmark(Command):
         return {"The conditions": fields_of(Conditions)}
 
     def take(self, tree: Tree) -> None:
-        self.conditions = construct(Conditions, tree)
+        self.conditions = Conditions(**tree)
 
     def __call__(self) -> None:
         if self.plot:

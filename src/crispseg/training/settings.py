@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crispseg.config.registry import load_plugins
-from crispseg.config.settings import CONFIG, Field, Tree, checked, construct, fields_of, unknown
+from crispseg.config.settings import CONFIG, Field, Tree, checked, fields_of, unknown
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.data import Augment, Folder
 from crispseg.data.named import build_data, data_source, own_data_meant, settings_of
@@ -139,9 +139,9 @@ def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
     options = {key: checked(known[f"model.{key}"].kind, model.pop(key), f"model.{key}") for key in further}
     resolved_options(model["name"], options)  # raises an error for options that the parts do not have
     own = {key: value for key, value in values.items() if "." not in key and key != "preset"}
-    own["model"] = construct(ModelConfig, model | {"options": options}, ModelConfig.prefix)
-    own["augment"] = construct(Augment, augment, Augment.prefix)
-    return construct(TrainConfig, own | {"data": build_data(data)})
+    return TrainConfig(
+        **own, model=ModelConfig(**model, options=options), augment=Augment(**augment), data=build_data(data)
+    )
 
 
 def _by_known_keys(tree: Tree, known: Mapping[str, Field]) -> Tree:
