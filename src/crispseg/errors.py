@@ -18,8 +18,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def printable(message: str) -> str:
-    """Return a message with escapes of control characters of file names; a data worker's traceback keeps its lines."""
-    return message if message.startswith("Caught ") else CONTROL.sub(lambda match: ascii(match[0])[1:-1], message)
+    """Return a message with escapes of control characters, which names of files may contain."""
+    return CONTROL.sub(lambda match: ascii(match[0])[1:-1], message)
 
 
 class CrispsegError(Exception):
@@ -36,6 +36,8 @@ class CrispsegError(Exception):
     def __init__(
         self, message: str = "", field: str | None = None, settings: Sequence[Mapping[str, object]] = ()
     ) -> None:
+        if message.startswith("Caught "):  # PyTorch gives the traceback of a data worker, which ends with its message
+            message = message.rpartition("CrispsegError: ")[2].strip()
         super().__init__(printable(message))
         self.field, self.settings = field, settings
 

@@ -21,11 +21,7 @@ DEFECT = ["Traceback (most recent call last)", "in run", "this is a bug"]
         (TypeError("two\nlines"), 70, DEFECT),
         (RuntimeError(WORKER.replace("crispseg.errors.Crispseg", "Runtime") + "mine"), 70, [*DEFECT, "mine"]),
         (MemoryError(), 2, ["there is not enough memory"]),
-        (
-            CrispsegError(f"{WORKER}a\nb is broken"),
-            2,
-            ["crispseg: error: a b is broken\n"],
-        ),
+        (CrispsegError(f"{WORKER}a is broken\n"), 2, ["crispseg: error: a is broken\n"]),
     ],
 )
 def test_only_a_defect_shows_its_traceback(

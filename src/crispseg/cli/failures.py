@@ -29,8 +29,7 @@ def report(error: BaseException, words: Sequence[str]) -> int:
     status, line = described(error)
     if status == ExitCode.BUG:
         traceback.print_exception(error)
-    settings = error.settings if isinstance(error, CrispsegError) else ()
-    commands = [command_line(words, chosen) for chosen in settings]
+    commands = [command_line(words, settings) for settings in getattr(error, "settings", ())]
     if any(map(ASKS_FOR_JSON.match, words)):
         fault, _, remedy = line.partition("; ")
         values = {"code": status, "field": getattr(error, "field", None), "message": fault, "remedy": remedy or None}
@@ -38,9 +37,8 @@ def report(error: BaseException, words: Sequence[str]) -> int:
     elif isinstance(error, Question):
         print(*_question(error, words), sep="\n", file=sys.stderr)
     else:
-        starts = ["; run: ", *["; or: "] * len(commands)]
-        line += "".join(start + command for start, command in zip(starts, commands, strict=False))
-        print(f"crispseg: {'error: ' if status == ExitCode.MISTAKE else ''}{line}", file=sys.stderr)
+        run = f"; run: {'; or: '.join(commands)}" if commands else ""
+        print(f"crispseg: {'error: ' if status == ExitCode.MISTAKE else ''}{line}{run}", file=sys.stderr)
     return status
 
 
@@ -52,8 +50,6 @@ def described(error: BaseException) -> tuple[int, str]:
             return 128 + number, str(error) or INTERRUPTED
         case CrispsegError():
             line = f"--{error}" if error.field else str(error)
-            if line.startswith("Caught "):  # raised by a data worker; its traceback comes first
-                line = re.split(r"(?m)^crispseg\.[\w.]+: ", line)[-1]
         case OSError():
             line = system_line(error)
         case MemoryError():
