@@ -141,18 +141,14 @@ def _check_numbers(kind: Any, value: Any, field: str) -> None:
         raise CrispsegError(f"is {written(value)}; give {accepted(kind)}", field)
 
 
-def checked_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keyword arguments of a function in the types of its signature, or raise a `CrispsegError`."""
-    known = options_of(function)
-    return {key: checked(known[key].kind, value, key) if key in known else value for key, value in given.items()}
-
-
 def checks_arguments(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function whose keyword arguments are checked by `checked_arguments`."""
+    """Decorate a function whose keyword arguments are checked and converted to the types of its signature."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **checked_arguments(function, kwargs))
+        known = options_of(function)
+        own: Mapping[str, Any] = {key: checked(known[key].kind, kwargs[key], key) for key in kwargs if key in known}
+        return function(*args, **{**kwargs, **own})
 
     return call
 
