@@ -76,11 +76,13 @@ class Export(WithOptions, WithData):
         needed = self.options.get("precision") == "int8" or self.options.get("max_drop") is not None
         if self.calibrate:
             settings, _ = named_data(self.calibrate)
-        elif self.data or not needed:
+        elif self.data:
             settings = {}
-        else:
+        elif needed:
             settings = recorded_data(self.run)
-        return build_data(self.chosen(settings)) if settings or self.data or needed else None
+        else:
+            return None
+        return build_data(self.chosen(settings))
 
 
 def show(certificate: Certificate) -> None:
