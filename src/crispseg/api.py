@@ -86,8 +86,10 @@ def train(
     resume = checked(bool, resume, "resume")
     transform = checked(Callable | None, transform, "transform")
     teacher = checked(str | Path | Callable | None, teacher, "teacher")
-    settings |= {} if unlabelled is None else {"unlabelled": str(unlabelled)}
-    settings |= {"teacher": str(teacher)} if isinstance(teacher, str | Path) else {}
+    if unlabelled is not None:
+        settings["unlabelled"] = str(unlabelled)
+    if isinstance(teacher, str | Path):
+        settings["teacher"] = str(teacher)
     loss = settings.pop("loss") if callable(settings.get("loss")) else None
     config, lists = _chosen(images, masks, resume, settings)
     if lists:
