@@ -35,6 +35,7 @@ from crispseg.io.progress import dispensable, print_lines
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.models.novelty import Novelty, mean_features
+from crispseg.nn import ceil_div
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import (
     DIGEST,
@@ -274,7 +275,7 @@ def build_loaders(
     )
     per_epoch = steps_per_epoch(len(batches()), config)
     if config.epochs and not config.iterations and step > config.epochs * per_epoch:
-        begun = -(-step // per_epoch)
+        begun = ceil_div(step, per_epoch)
         raise CrispsegError(f"epochs is {config.epochs}, but {config.out} is in epoch {begun}; give at least {begun}")
     start = step // per_epoch, step % per_epoch * config.accumulate
     return batches(start=start), eval_loader(data.val, eval_transform(*norm), config.workers, config.processes)

@@ -125,4 +125,4 @@ def exchanged(batch: Batch, side: int) -> Batch:
 
 def steps_per_epoch(batches: int | float, config: TrainConfig) -> int:
     """Return the optimizer steps in an epoch of this number of batches."""
-    return max(1, -(-int(batches) // config.accumulate))
+    return max(1, ceil_div(int(batches), config.accumulate))

@@ -28,6 +28,7 @@ from crispseg.errors import CrispsegError
 from crispseg.inference.device import usable_device
 from crispseg.io.files import write_file
 from crispseg.io.host import quiet_loggers
+from crispseg.nn import ceil_div
 from crispseg.training.callbacks import ClassWeightSchedule, MetricsFile, Patience, WarmedAverage
 from crispseg.training.checkpoints import LAST, RECORDED, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from crispseg.training.config import TrainConfig, config_to_dict
@@ -55,7 +56,7 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
         plugins=[AtomicCheckpointIO(), launcher()],
         # `Pace` ends a run after a number of steps. With max_steps, a resumed Lightning run would count an epoch twice
         # if the checkpoint completed it, and train one epoch less.
-        max_epochs=-1 if steps is None else -(-steps // per_epoch),
+        max_epochs=-1 if steps is None else ceil_div(steps, per_epoch),
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
         check_val_every_n_epoch=None if config.minutes else config.val_every,
