@@ -61,15 +61,14 @@ class Muon(Optimizer):
 
     @staticmethod
     def _of_matrix(gradient: Tensor, state: dict[str, Any]) -> Tensor:
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(gradient)
+        if not state:
+            state |= {"step": 0, "momentum": torch.zeros_like(gradient)}
         momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(gradient)
-        step = state.get("step", 0)  # earlier checkpoints lack it
-        if step % EVERY == 0:
+        if state["step"] % EVERY == 0:
             matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
             ratio = LR_RATIO * math.sqrt(max(1, matrix.shape[0] / matrix.shape[1]))
             state["update"] = orthogonalized(matrix) * ratio
-        state["step"] = step + 1
+        state["step"] += 1
         update: Tensor = state["update"]
         return update
 
