@@ -137,7 +137,7 @@ def records(rows: Sequence[Sequence[object]]) -> list[dict[object, object]]:
     return [dict(zip(head, row, strict=True)) for row in body]
 
 
-def _labelled(run: str, partly: bool = False) -> dict[Path, Path]:
+def _labelled(run: str, partly: bool) -> dict[Path, Path]:
     """Return the images with masks in the data of a run by resolved path; empty if there are no such files.
 
     If they are `partly` labelled, those of train are left out.

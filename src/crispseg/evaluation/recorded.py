@@ -26,7 +26,8 @@ from crispseg.io.progress import print_lines
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
 
-MEANING = ("classes", "num_classes", "palette", "palette_tolerance", "merge", "drop", "ignore")
+CLASS_KEYS = ("classes", "num_classes", "palette")  # settings of custom data that define the classes
+MEANING = (*CLASS_KEYS, "palette_tolerance", "merge", "drop", "ignore")
 """Settings of custom data that define the meaning of masks; a run's settings apply to other folders too."""
 
 
@@ -107,7 +108,7 @@ def read_truth(info: ModelInfo, mask: Path, given: Mapping[str, object]) -> NDAr
     source = build_data(recorded) if recorded.get("name") in DATA_SOURCES and not given else None
     if source and (lookup := source.lookup()):
         return FileDataset([Pair(mask.stem, mask, mask)], source.label_set(), lookup).read_labels(0)
-    if not any({**recorded, **given}.get(key) for key in MEANING[:3]):
+    if not any({**recorded, **given}.get(key) for key in CLASS_KEYS):
         given = {"num_classes": info.num_classes, **given}
     kind = "instances" if source and source.of_instances else "masks"
     data, _ = _with_recorded(recorded, info.class_names, {**given, "images": str(mask), kind: str(mask)})

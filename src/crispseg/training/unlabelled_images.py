@@ -39,8 +39,8 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
     files = [*own] if place == OWN_IMAGES else find_images(place)
     notes, splits = [], pairs_of(config.data)
     for split, pairs in splits.items():
-        copies = _among(files, {Path(pair.image) for pair in pairs})
-        masks = _among(files, {Path(pair.mask) for pair in pairs})
+        copies = _among(files, {pair.image for pair in pairs})
+        masks = _among(files, {pair.mask for pair in pairs})
         if copies:
             some = few(sorted(copies), 2)
             notes.append(f"left out because {split} has them: {plural(len(copies), 'image')}, {some}")
@@ -58,7 +58,7 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
 def _are_deep(pairs: Iterable[Pair]) -> bool:
     """Return whether labelled images have more than 8 bits; data without files have 8."""
     for pair in pairs:
-        with opened(Path(pair.image)) as raster:
+        with opened(pair.image) as raster:
             return raster.bit_depth > 8
     return False
 
