@@ -82,8 +82,9 @@ class Recipes(Command):
         from crispseg.cli.main import main
 
         for seed in range(self.seeds):
-            self.results.setdefault("commands", []).extend(self.commands(row, seed))
-            for command in self.commands(row, seed):
+            commands = self.commands(row, seed)
+            self.results.setdefault("commands", []).extend(commands)
+            for command in commands:
                 print(command_line(command), flush=True)
                 if self.run and (status := main(command)):
                     return status

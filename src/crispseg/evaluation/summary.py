@@ -193,13 +193,12 @@ class Evaluation:
 
 def score_table(columns: dict[str, Evaluation]) -> Table:
     """Build a table of IoU per class and of the means in percent, with a column for each evaluation."""
-    names = next(iter(columns.values())).labels.names
-    cells = []
+    first = next(iter(columns.values()))
+    names, cells = first.labels.names, []
     for evaluation in columns.values():
         ious = [evaluation.estimates["iou"].at(index) for index in range(len(names))]
         cells.append([*ious, *dict(evaluation.means()).values()])
-    means = dict(evaluation.means())
-    rows = zip([*names, *means], *cells, strict=True)
+    rows = zip([*names, *dict(first.means())], *cells, strict=True)
     table = ScoreTable(["class", *columns], [*rows]).rich()
     table.rows[len(names) - 1].end_section = True
     return table
