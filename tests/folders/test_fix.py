@@ -27,6 +27,9 @@ def test_where_a_copy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert main(["doctor", str(tmp_path / "data"), "--fix", str(out)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert phrase in line and str(out) in line
+    named = ["doctor", "--images", str(tree.root / "images"), "--instances", str(tree.root / "masks")]
+    assert main([*named, "--fix", str(tree.root / "masks/fixed")]) == 2
+    assert "is inside the data" in capsys.readouterr().err
     tree.split["val"].append("train1")
     tree.source()
     before = files(tmp_path)

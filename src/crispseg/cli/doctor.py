@@ -122,7 +122,7 @@ class Doctor(WithData):
 def check_out(out: Path, source: DataSource) -> None:
     """Raise a `CrispsegError` if a folder is not empty or is inside the data."""
     check_new_folder(out)
-    for key in ("root", "images", "masks"):
+    for key in ("root", "images", "masks", "instances"):
         root = getattr(source, key, None)
         if root is not None and real_path(out).is_relative_to(real_path(root)):
             raise CrispsegError(f"{out} is inside the data, {root}, which are never changed; give another folder")
