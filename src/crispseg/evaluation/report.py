@@ -83,9 +83,12 @@ def examples(
 
 def thumbnails(model: AnyModel, dataset: SegmentationDataset, indices: NDArray[np.int64]) -> list[Thumbnail]:
     """Return images of a split for the list on a page."""
-    samples = map(dataset.with_channels(model.info.in_chans, model.info.value_range).__getitem__, indices.tolist())
-    shown = ((sample.name, for_display(as_picture(sample.image))) for sample in samples)
-    return [(name, "", pages.embedded(image, name, photo=True, longest=pages.THUMBNAIL)) for name, image in shown]
+    samples, images = dataset.with_channels(model.info.in_chans, model.info.value_range), []
+    for index in indices.tolist():
+        image, _, name = samples[index]
+        picture = pages.embedded(for_display(as_picture(image)), name, photo=True, longest=pages.THUMBNAIL)
+        images.append((name, "", picture))
+    return images
 
 
 def report_page(
