@@ -29,7 +29,8 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     if config.devices > 1:
         raise CrispsegError(f"is {config.devices}; give 1, or use 'crispseg train'", "devices")
     check_folder(config.out, resume=False)
-    for path in (scores_file := config.out / "scores.json", panels := config.out / "panels.png"):
+    scores_file, panels = config.out / "scores.json", config.out / "panels.png"
+    for path in (scores_file, panels):
         if path.exists():
             raise CrispsegError(f"is {config.out}, which already contains {path.name}; choose another folder", "out")
     split = "test" if "test" in config.data.splits() else "val"
