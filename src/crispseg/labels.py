@@ -110,7 +110,7 @@ class LabelSet:
         if twice := next((name for name in moved if moved.count(name) > 1 or name in merge), None):
             raise CrispsegError(f"the class '{twice}' is merged or dropped more than once; name it once")
         new_names = {name: target.get(name, name) for name in self.names if name not in drop}
-        colors = dict(zip(self.names, self.palette, strict=True))
+        colors = dict(self.legend)
         for name in (*target, *drop):
             self.index(name)  # raises an error for an unknown class
         classes = tuple(dict.fromkeys(new_names.values()))

@@ -146,7 +146,7 @@ class Evaluation:
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: the means, and the IoU of each class."""
         classes = []
-        for index, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True)):
+        for index, (name, color) in enumerate(self.labels.legend):
             iou = self.estimates["iou"].at(index)
             classes.append((name, color, iou.value, iou.alone(), iou.interval))
         return pages.notebook(
