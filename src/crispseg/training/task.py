@@ -33,7 +33,6 @@ class SegmentationTask(L.LightningModule):
 
     Attributes:
         scores: scores of the latest evaluation on the val split; `None` before the first.
-        sample: logits of the latest evaluation, of images that were not processed in tiles.
     """
 
     def __init__(self, model: SegmentationModel, loss: nn.Module, config: TrainConfig) -> None:
