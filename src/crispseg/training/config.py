@@ -30,7 +30,7 @@ from crispseg.models.registry import resolved_options
 from crispseg.models.saving import absolute_source, read_info
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSS, BoundaryTerm, DirectionMask, Loss
 
-Count: TypeAlias = Annotated[int, Field(gt=0, le=10**9)]
+LargeCount: TypeAlias = Annotated[int, Field(gt=0, le=10**9)]
 
 
 def spare_processors() -> int:
@@ -160,11 +160,11 @@ class TrainConfig(Settings):
     model: ModelConfig = Field(default_factory=ModelConfig)
     augment: Augment = Field(default_factory=Augment)
     out: Path = Path("runs/train")
-    epochs: Count | None = None
-    iterations: Count | None = None
+    epochs: LargeCount | None = None
+    iterations: LargeCount | None = None
     minutes: Annotated[float, Field(gt=0, le=10**7)] | None = None
     batch_size: Annotated[int, Field(gt=0, le=2**16)] | Literal["auto"] = "auto"
-    accumulate: Count = 1
+    accumulate: LargeCount = 1
     optimizer: Literal["muon", "adamw", "sgd"] = "muon"
     lr: NonNegativeFloat = 0.001
     backbone_lr_factor: NonNegativeFloat = 1.0
@@ -179,7 +179,7 @@ class TrainConfig(Settings):
     hard_fraction: float = Field(default=1.0, gt=0, le=1)
     auxiliary_weight: NonNegativeFloat = 0.0
     class_weights: Literal["auto", "softened", "balanced"] | list[NonNegativeFloat] | None = "auto"
-    boundary_distance: Count = 5
+    boundary_distance: LargeCount = 5
     boundary_weights: dict[BoundaryTerm, NonNegativeFloat] = Field(default_factory=BOUNDARY_WEIGHTS.copy)
     direction_mask: DirectionMask = "true"
     clip: PositiveFloat | None = None
@@ -188,16 +188,16 @@ class TrainConfig(Settings):
     teacher: str | None = None
     unlabelled_weight: PositiveFloat = 1.0
     ema: float | None = Field(default=None, gt=0, lt=1)
-    patience: Count | None = None
-    val_every: Count = 1
+    patience: LargeCount | None = None
+    val_every: LargeCount = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = Field(default=1, ge=1, le=MAX_WORKERS)
-    num_nodes: Count = 1
+    num_nodes: LargeCount = 1
     workers: int = Field(default_factory=spare_processors, ge=0, le=MAX_WORKERS)
     seed: int = Field(default=0, ge=0, lt=2**32)
     deterministic: bool = False
-    checkpoint_every: Count | None = None
+    checkpoint_every: LargeCount | None = None
     init_from: str | None = None
     plugins: list[str] = Field(default_factory=list)
     loggers: list[Literal["tensorboard", "wandb"]] | None = None

@@ -22,12 +22,12 @@ from crispseg.training.fit import train
 from crispseg.training.trainer import is_first_process, record, write_text
 
 TABLE = "folds.csv"
-Scores: TypeAlias = dict[str, float | None]  # `miou` and the IoU of each class; None if the class does not occur
+FoldScores: TypeAlias = dict[str, float | None]  # `miou` and the IoU of each class; None if the class does not occur
 
 
 def train_folds(
     config: TrainConfig, folds: int, *, resume: bool = False, console: Console | None = None
-) -> dict[str, Scores]:
+) -> dict[str, FoldScores]:
     """Train one model per fold of the data, in the folders `fold_1`, `fold_2`, … of `config.out`.
 
     With `resume`, unfinished folds in `config.out` are resumed. At the end, `folds.csv` has the scores with their means
@@ -46,7 +46,7 @@ def train_folds(
     console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
     check_folds(config.out, resume)
     _ = data.pairs("val")  # report too few images before any file is written
-    scores: dict[str, Scores] = {}
+    scores: dict[str, FoldScores] = {}
     if not resume:
         write_scores(config, scores)
     record(config)
@@ -76,11 +76,11 @@ def check_folds(out: Path, resume: bool) -> None:
         check_folder(out, resume=False)
 
 
-def write_scores(config: TrainConfig, scores: dict[str, Scores]) -> None:
+def write_scores(config: TrainConfig, scores: dict[str, FoldScores]) -> None:
     write_text(Path(config.out) / FOLDS, json.dumps(scores, indent=1))
 
 
-def fold_rows(scores: dict[str, Scores]) -> list[list[Any]]:
+def fold_rows(scores: dict[str, FoldScores]) -> list[list[Any]]:
     """Return a table of the scores of each fold, with their mean and standard deviation, below its header."""
     rows: list[list[Any]] = [["IoU on val", "mean", "sd", *scores]]
     for key in next(iter(scores.values())):
