@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, Levels, fuses, merges
-from crispseg.nn import BatchNorm2d, Tap, conv_bn_relu, resize, upcast
+from crispseg.nn import BatchNorm2d, Tap, conv_bn_relu, projection, resize, upcast
 
 
 @fuses.register("add")
@@ -98,8 +98,7 @@ class Sum(nn.Module):
 
     def __init__(self, levels: int, channels: int, out_channels: int) -> None:
         super().__init__()
-        same = channels == out_channels
-        self.project = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.project = projection(channels, out_channels)
         self.norm = BatchNorm2d(out_channels)
 
     def forward(self, levels: Levels) -> Tensor:

@@ -20,7 +20,7 @@ from crispseg.decoders import Concat, Context, ConvContext, TopDown, fitted, fus
 from crispseg.models.base import SegmentationModel
 from crispseg.models.frame import BackboneSpec, Frame
 from crispseg.models.registry import models, variant
-from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize, upcast
+from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, projection, resize, upcast
 
 DESCRIPTORS = 128  # default of N
 SHARPNESS = 8.0  # largest energy of correlated channels
@@ -313,8 +313,7 @@ class SelfGathering(nn.Module):
         super().__init__()
         self.align_corners = align_corners
         descriptors = descriptors if pooling == "attention" else 1
-        same = fine_channels == coarse_channels
-        self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
+        self.project = projection(coarse_channels, fine_channels)
         self.sab = SemanticAggregation(fine_channels, descriptors, pooling=pooling, open_start=open_start)
         self.cfb = ContextFusionBlock(
             fine_channels,

@@ -20,7 +20,7 @@ from crispseg.models.deeplabv3plus import deeplabv3plus
 from crispseg.models.frame import PartChoice
 from crispseg.models.registry import variant
 from crispseg.models.upernet import upernet
-from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum, upcast
+from crispseg.nn import Tap, average_bins, projection, resize, sampled_dot, sampled_sum, upcast
 
 Similarity: TypeAlias = Literal["dot", "cosine"]
 
@@ -250,10 +250,9 @@ class DDSM(nn.Module):
         open_start: bool = False,
     ) -> None:
         super().__init__()
-        self.reduce_fine, self.reduce_coarse, self.expand = (
-            nn.Identity() if before == after else nn.Conv2d(before, after, 1, bias=False)
-            for before, after in ((fine_channels, reduced), (coarse_channels, reduced), (reduced, fine_channels))
-        )
+        self.reduce_fine = projection(fine_channels, reduced)
+        self.reduce_coarse = projection(coarse_channels, reduced)
+        self.expand = projection(reduced, fine_channels)
         spatial, channel = affinity != "channel", affinity != "spatial"
         start: dict[str, Any] = {"similarity": similarity, "open_start": open_start}
         sides: dict[str, Any] = {"pooled": pooled, "downsampled": downsampled}

@@ -19,7 +19,7 @@ from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.frame import BackboneSpec, Frame, PartChoice, top_down
 from crispseg.models.registry import models
-from crispseg.nn import Tap, conv_bn_relu, keep_inside, resize
+from crispseg.nn import Tap, conv_bn_relu, keep_inside, projection, resize
 
 LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
 """Backbones with levels of 64 channels: DF and STDC in the released code, ShuffleNet by Table 1(d)."""
@@ -79,8 +79,7 @@ class FlowAlignment(nn.Module):
         linear = flow_layers == 1 and flow_net == "simple" and flow_upsampling != "deconvolution"
         self.composed = linear and not align_corners
         common = fine_channels // 2
-        same = fine_channels == coarse_channels
-        self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
+        self.project = projection(coarse_channels, fine_channels)
         self.compress_fine = nn.Conv2d(fine_channels, common, 1, bias=False)
         self.compress_coarse = nn.Conv2d(fine_channels, common, 1, bias=False)
         self.nearest = flow_upsampling == "nearest"

@@ -30,7 +30,7 @@ from crispseg.models.base import SegmentationModel
 from crispseg.models.frame import BackboneSpec, Frame, PartChoice
 from crispseg.models.registry import models
 from crispseg.models.sfnet import warp, warp_inside
-from crispseg.nn import Tap, conv_bn_relu, resize
+from crispseg.nn import Tap, conv_bn_relu, projection, resize
 
 Gate = Literal["pooled", "features"]
 
@@ -59,8 +59,7 @@ class GatedDualFlowAlignment(nn.Module):
         self.align_corners = align_corners
         self.warp = warp if align_corners else warp_inside
         common = fine_channels // 2
-        same = fine_channels == coarse_channels
-        self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
+        self.project = projection(coarse_channels, fine_channels)
         self.compress_fine = nn.Conv2d(fine_channels, common, 1, bias=False)
         self.compress_coarse = nn.Conv2d(fine_channels, common, 1, bias=False)
         self.predict_flow = nn.Conv2d(2 * common, 4, 3, padding=1, bias=False)

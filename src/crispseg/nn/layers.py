@@ -34,6 +34,11 @@ def conv_bn_relu(
     )
 
 
+def projection(in_channels: int, out_channels: int) -> nn.Module:
+    """Build a 1×1 convolution from one width to another; nothing if they are equal."""
+    return nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+
 def ceil_div(length: int, divisor: int) -> int:
     """Return ⌈length / divisor⌉. In exported graphs, -(-length // divisor) would round towards zero."""
     return (length + divisor - 1) // divisor

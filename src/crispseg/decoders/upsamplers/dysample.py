@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, fuses
-from crispseg.decoders.upsamplers.windows import moved, projection
-from crispseg.nn import Tap, resize, upcast
+from crispseg.decoders.upsamplers.windows import moved
+from crispseg.nn import Tap, projection, resize, upcast
 
 
 @fuses.register("dysample")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, fuses
-from crispseg.decoders.upsamplers.windows import KERNEL, nearest_upsampled, projection, window_at
-from crispseg.nn import Tap, upcast
+from crispseg.decoders.upsamplers.windows import KERNEL, nearest_upsampled, window_at
+from crispseg.nn import Tap, projection, upcast
 
 
 @fuses.register("fade")

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, fuses
-from crispseg.decoders.upsamplers.windows import Window, projection, window_at
-from crispseg.nn import Tap, upcast
+from crispseg.decoders.upsamplers.windows import Window, window_at
+from crispseg.nn import Tap, projection, upcast
 
 RANK = 32
 """Dimension d of the embeddings that are compared."""

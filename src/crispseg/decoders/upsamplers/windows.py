@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crispseg.nn.inside import keep_inside
 from crispseg.nn.layers import upcast
@@ -14,12 +14,6 @@ from crispseg.nn.rows import maps_of, rows_of, weighted_rows
 
 KERNEL = 5
 """K of CARAFE, SAPA and FADE."""
-
-
-def projection(coarse_channels: int, fine_channels: int) -> nn.Module:
-    """Build the 1×1 convolution of the coarse level to the fine level's width; nothing if they are equal."""
-    same = coarse_channels == fine_channels
-    return nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
 
 
 def nearest(length: int, coarse: int, align_corners: bool, like: Tensor) -> tuple[Tensor, Tensor]:
