@@ -155,7 +155,7 @@ class EPT(nn.Module, Decoder):
         self.to_queries = encodings == "queries"
         self.in_pixels = positions == "pixels"
         self.laterals = nn.ModuleList(nn.Conv2d(level, width, 1) for level in channels)
-        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in channels) if level_norm else None
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) if level_norm else nn.Identity() for _ in channels)
         self.scales = nn.Parameter(torch.randn(len(channels), width))
         self.encoder = nn.ModuleList(
             EncoderLayer(width, len(channels), points, reach, feed, dropout) for _ in range(layers)
@@ -172,9 +172,8 @@ class EPT(nn.Module, Decoder):
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
         """Decode features `(B, channels[i], h_i, w_i)` and images `(B, in_chans, H, W)` to a map at 1/8."""
-        levels = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
-        if self.norms is not None:
-            levels = [norm(level) for norm, level in zip(self.norms, levels, strict=True)]
+        layers = zip(self.laterals, self.norms, features, strict=True)
+        levels = [norm(lateral(feature)) for lateral, norm, feature in layers]
         sizes = [level.shape[-2:] for level in levels]
         x = torch.cat([level.flatten(2).mT for level in levels], dim=1)  # X_ms: (B, S, width)
         extent = images.shape[-2:]
