@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,12 @@ _RELEASED = {  # prefix of a key in crispseg → prefix in the release
     "decoder.merge.conv.": "head.conv_last.0.",
     "classifier.": "head.conv_last.1.",
 }
-_UNUSED = re.compile(
-    r"head\.dsn\.|dsn\.|fc\."  # used in training only
-    r"|backbone\.(conv_last|fc|bn|linear)\."  # STDC's ImageNet classifier
-    r"|backbone\.x(2|4|8|16|32)\."  # duplicates of the tensors in backbone.features
+_UNUSED = (  # beginnings of keys
+    *("head.dsn.", "dsn.", "fc."),  # used in training only
+    *("backbone.conv_last.", "backbone.fc.", "backbone.bn.", "backbone.linear."),  # STDC's ImageNet classifier
+    *(f"backbone.x{stride}." for stride in (2, 4, 8, 16, 32)),  # duplicates of the tensors in backbone.features
 )
-_UNUSED_LITE = re.compile(rf"{_UNUSED.pattern}|head\.fpn_in\.2\.")  # on ResNet-18 it has an unused lateral of C5
+_UNUSED_LITE = (*_UNUSED, "head.fpn_in.2.")  # on ResNet-18 it has an unused lateral of C5
 _HEAD_KEYS = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
 _LITE = "head.flow_align_module."
 _GATE = f"{_LITE}flow_gate.0.weight"
@@ -74,10 +73,7 @@ def convert_official(
             or 101, DF1, DF2, STDC-1 or STDC-2; it has another number of classes than `labels`.
     """
     given = _needed_weights(path)
-    title, options = "SFNet", dict[str, Any]()
-    if any(key.startswith(_LITE) for key in given):
-        pooled = _GATE in given and given[_GATE].shape[1:2] == (4,)
-        title, options = "SFNet-Lite", {"gate": "pooled" if pooled else "features"}
+    title, options = _architecture(given)
     if absent := [key for key in _HEAD_KEYS if key not in given or given[key].ndim != 4]:
         raise CrispsegError(f"{path} is not a checkpoint of an official {title}: it has no {', '.join(absent)}")
     num_classes, width = (len(given[key]) for key in _HEAD_KEYS)
@@ -99,9 +95,21 @@ def convert_official(
 def _needed_weights(path: str | Path) -> dict[str, Tensor]:
     """Return the weights of a checkpoint that prediction needs, in float32."""
     weights = read_state_dict(path)
-    unused = _UNUSED_LITE if any(key.startswith(_LITE) for key in weights) else _UNUSED
-    needed = {key: value for key, value in weights.items() if not unused.match(key)}
+    unused = _UNUSED_LITE if _is_lite(weights) else _UNUSED
+    needed = {key: value for key, value in weights.items() if not key.startswith(unused)}
     return {key: value.float() if value.is_floating_point() else value for key, value in needed.items()}
+
+
+def _architecture(given: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
+    """Return the name of the model, and its options that weights show."""
+    if not _is_lite(given):
+        return "SFNet", {}
+    is_pooled = _GATE in given and given[_GATE].shape[1:2] == (4,)
+    return "SFNet-Lite", {"gate": "pooled" if is_pooled else "features"}
+
+
+def _is_lite(weights: Mapping[str, Tensor]) -> bool:
+    return any(key.startswith(_LITE) for key in weights)
 
 
 def _weights_of(model: SegmentationModel, given: Mapping[str, Tensor], mismatch: str) -> dict[str, Tensor]:
