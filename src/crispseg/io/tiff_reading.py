@@ -21,8 +21,13 @@ from crispseg.io.raster import LOSSY, Raster
 MAX_PIXELS = 2**27  # pixels of an image that is read as a whole, before it is decoded; 400 MB as RGB
 SEVERAL = "has several pages or frames, but only one would be read; save each as its own file"
 
-PHOTOMETRIC = 262
-PIXEL_TAGS = frozenset({*range(256, 260), 266, 273, *range(277, 281), 284, 317, *range(320, 326), 338, 339})
+PIXEL_TAGS = frozenset(
+    {
+        *("ImageWidth", "ImageLength", "BitsPerSample", "Compression", "FillOrder", "StripOffsets", "SamplesPerPixel"),
+        *("RowsPerStrip", "StripByteCounts", "PlanarConfiguration", "Predictor", "ColorMap", "TileWidth", "TileLength"),
+        *("TileOffsets", "TileByteCounts", "ExtraSamples", "SampleFormat"),
+    }
+)
 """Tags that decide how the values of a page are stored, and what they mean."""
 MINISWHITE, YCBCR = 0, 6
 PHOTOMETRICS = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 4: "grey", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
@@ -92,7 +97,8 @@ def check_tags(page: Any, file: BinaryIO) -> None:
     entries = file.read(count * form.tagsize)
     starts = range(0, len(entries), form.tagsize)
     codes = {struct.unpack_from(f"{form.byteorder}H", entries, start)[0] for start in starts}
-    if lost := (codes & PIXEL_TAGS | {PHOTOMETRIC}) - {tag.code for tag in page.tags}:
+    names = {tifffile.TIFF.TAGS.get(code) for code in codes}
+    if lost := (names & PIXEL_TAGS | {"PhotometricInterpretation"}) - {tag.name for tag in page.tags}:
         raise ValueError(f"its tag {min(lost)} is broken or missing")
 
 
@@ -124,7 +130,8 @@ def nodata_of(page: Any) -> float | None:
 
 def map_position(page: Any) -> tuple[float, ...]:
     """Return (a, b, c, d, e, f) of a TIFF page, or nothing: column x and row y are at (ax + by + c, dx + ey + f)."""
-    matrix, scale, tie = (page.tags.valueof(code) for code in (34264, 33550, 33922))
+    matrix = page.tags.valueof("ModelTransformationTag")
+    scale, tie = page.tags.valueof("ModelPixelScaleTag"), page.tags.valueof("ModelTiepointTag")
     try:
         if matrix is not None:
             return (*matrix[:2], matrix[3], *matrix[4:6], matrix[7])
