@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from crispseg.errors import CrispsegError
 from crispseg.models import SegmentationModel
 from crispseg.models.base import Outputs
+
+SHARED = attrgetter("class_names", "num_classes", "in_chans", "mean", "std", "value_range")  # equal in all members
 
 
 class Ensemble(SegmentationModel):
@@ -30,7 +33,7 @@ class Ensemble(SegmentationModel):
         nn.Module.__init__(self)  # without a network of its own
         (name, first), *others = members.items()
         for other, member in others:
-            if described(member) != described(first):
+            if SHARED(member.info) != SHARED(first.info):
                 differing = f"{other} and {name} have different classes, channels or value ranges"
                 raise CrispsegError(f"{differing}; train the folds with the same settings")
         self.members = nn.ModuleList(members.values())
@@ -57,9 +60,3 @@ class Ensemble(SegmentationModel):
     def outputs(self, images: Tensor) -> Outputs:
         """Return only the logits."""
         return Outputs(self.logits(images))
-
-
-def described(model: SegmentationModel) -> tuple[object, ...]:
-    """Return what models of one ensemble have in common."""
-    info = model.info
-    return info.class_names, info.num_classes, info.in_chans, info.mean, info.std, info.value_range
