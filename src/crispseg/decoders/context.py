@@ -267,10 +267,13 @@ class AsymmetricFusionNonLocal(nn.Module):
         return self.join(torch.cat([self.output(y), deepest], dim=1))
 
 
-def attend_to_bins(query: Tensor, key: Tensor, value: Tensor, bins: tuple[int, ...] = (1, 3, 6, 8)) -> Tensor:
+def attend_to_bins(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend from each position of `query` (N, Ĉ, h, w) to averages of `key` and `value` over bins: (N, Ĉ, h, w)."""
-    keys, values = (
-        torch.cat([average_bins(feature, size).flatten(2) for size in bins], dim=2) for feature in (key, value)
-    )  # (N, Ĉ, 110)
+    keys, values = all_bins(key), all_bins(value)
     weights = torch.bmm(query.flatten(2).mT, keys).float().softmax(2).to(values.dtype)  # (N, h · w, 110)
     return torch.unflatten(torch.bmm(values, weights.mT), 2, query.shape[-2:])  # (N, Ĉ, h, w)
+
+
+def all_bins(feature: Tensor) -> Tensor:
+    """Return the averages of `feature` (N, C, h, w) over 1×1, 3×3, 6×6 and 8×8 bins, (N, C, 110)."""
+    return torch.cat([average_bins(feature, size).flatten(2) for size in (1, 3, 6, 8)], dim=2)
