@@ -375,5 +375,5 @@ def test_broken_tags_of_pixels_are_refused(tag: int, tmp_path: Path, refuses: Re
     place = content.index(struct.pack("<HH", tag, 3))  # the tag, and its type
     content[place + 2 : place + 4] = b"\0\0"
     path.write_bytes(content)
-    with refuses("a.tif is broken", f"tag {tag}"):
+    with refuses("a.tif is broken", f"tag {tifffile.TIFF.TAGS[tag]} "):
         read_image(path)
