@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from crispseg.backbones.weights import build_published
 from crispseg.errors import CrispsegError
+from crispseg.nn import ceil_div
 
 # A deep stem has three 3×3 convolutions 64-64-128 instead of the 7×7, as in the papers' code.
 DEEP_RESNETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -86,7 +87,7 @@ def _fits(net: Any, height: int, width: int) -> bool:
     except (AssertionError, RuntimeError):  # timm's networks refuse a size by these errors
         return False
     strides = net.feature_info.reduction()
-    sizes = [(-(-height // stride), -(-width // stride)) for stride in strides]
+    sizes = [(ceil_div(height, stride), ceil_div(width, stride)) for stride in strides]
     return [feature.shape[-2:] for feature in features] == sizes
 
 
@@ -199,5 +200,5 @@ class LeanConv2dSame(Conv2dSame):  # type: ignore[misc]
             pads.append(missing // 2 + stride * uneven)
             drops.append(uneven)
         outputs = F.conv2d(x, self.weight, self.bias, self.stride, pads, self.dilation, self.groups)
-        height, width = (-(-size // stride) for size, stride in zip(sizes, self.stride, strict=True))
+        height, width = map(ceil_div, sizes, self.stride)
         return outputs[..., drops[0] : drops[0] + height, drops[1] : drops[1] + width]

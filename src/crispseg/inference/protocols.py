@@ -28,7 +28,7 @@ from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import side_factor
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
-from crispseg.nn import resize
+from crispseg.nn import ceil_div, resize
 
 Function: TypeAlias = Callable[[Tensor], Tensor]  # function from images `(N, C, h, w)` of any size to `(N, K, h, w)`
 
@@ -161,7 +161,7 @@ def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
         return logits_of(images)
     count, _, height, width = images.shape
     rows, columns = min(protocol.window, height), min(protocol.window, width)
-    stride = protocol.stride or -(-2 * protocol.window // 3)
+    stride = protocol.stride or ceil_div(2 * protocol.window, 3)
     tops, lefts = window_starts(height, rows, stride), window_starts(width, columns, stride)
     seen = torch.zeros(height, width, device=images.device)
     total: Tensor | None = None

@@ -15,6 +15,7 @@ from crispseg.errors import CrispsegError
 from crispseg.inference.device import FloatPrecision, cpu_has_bf16
 from crispseg.inference.runtime import Backend
 from crispseg.inference.segmenter import Segmenter
+from crispseg.nn import ceil_div
 from crispseg.prediction.job import PredictionJob
 
 WAYS: tuple[tuple[Backend, FloatPrecision], ...] = (  # other than float32 in PyTorch
@@ -51,7 +52,7 @@ def fastest(job: PredictionJob, segmenter: Segmenter, images: Images) -> tuple[S
 def bf16_hint(job: PredictionJob, segmenter: Segmenter, image: NDArray[np.uint8], count: int) -> str | None:
     """Return what bfloat16 would save for `count` such images, measured on a quarter, if it is worth a line."""
     height, width = image.shape[:2]
-    parts = [image[: -(-height // 2), : -(-width // 2)]]
+    parts = [image[: ceil_div(height, 2), : ceil_div(width, 2)]]
     labels, seconds = timed_labels(segmenter, parts)
     if 4 * seconds * count < HINT_SECONDS:
         return None
