@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 import crispseg.nn.sampling  # noqa: F401 (defines the sampled products)
+from crispseg.models.saving import TRAINING_ONLY
 
 
 @register_flop_formula(torch.ops.crispseg.sampled_dot)
@@ -54,7 +55,7 @@ class _FlatLinear(TorchFunctionMode):
 
 def count_parameters(model: nn.Module) -> int:
     """Return the number of parameters, without training-only heads."""
-    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("auxiliary_heads."))
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(TRAINING_ONLY))
 
 
 ATTENTION = (
