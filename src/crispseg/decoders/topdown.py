@@ -31,11 +31,11 @@ def fuse_steps(
     Raises:
         CrispsegError: a level does not exist.
     """
-    there = step_levels(features)
-    chosen = there if levels is None else levels
-    if not {*chosen} <= {*there}:
-        raise CrispsegError(f"fuse_levels is {levels}; give some of {', '.join(map(str, there))}")
-    return [part if level in chosen else other for level in there]
+    steps = step_levels(features)
+    chosen = steps if levels is None else levels
+    if not {*chosen} <= {*steps}:
+        raise CrispsegError(f"fuse_levels is {levels}; give some of {', '.join(map(str, steps))}")
+    return [part if level in chosen else other for level in steps]
 
 
 class TopDown(nn.Module, Decoder):

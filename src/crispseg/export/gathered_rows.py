@@ -170,7 +170,7 @@ class RowSum(nn.Module, Decoder):
         self.out_channels = classifier.out_channels
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
-        """Return the logits of the finest level, in place of a map to classify."""
+        """Return the logits of the finest level instead of a map to classify."""
         scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
         shift = self.norm.bias - self.norm.running_mean * scale
         *fine, coarsest = features

@@ -94,7 +94,7 @@ def classes(inspection: Inspection) -> dict[str, Any]:
         for index in np.argsort(-share, kind="stable")
         if present[index]
     ]
-    absent = [name for name, there in zip(labels.names, present, strict=True) if not there]
+    absent = [name for name, is_present in zip(labels.names, present, strict=True) if not is_present]
     return {"columns": list(columns), "rows": rows, "absent": absent}
 
 

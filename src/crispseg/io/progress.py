@@ -40,8 +40,8 @@ def print_lines(console: Console, lines: Iterable[str], style: str | None = None
 
 @contextmanager
 def dispensable(file: object, console: Console) -> Iterator[None]:
-    """Report a picture or page that the block fails to write in one line, so that the work goes on without it."""
+    """Report a picture or page that the block fails to write in one line, and continue without it."""
     try:
         yield
     except Exception as error:  # libraries that draw raise almost any
-        print_lines(console, [f"{file} was not written ({one_line(error)}); the run goes on without it"], "yellow")
+        print_lines(console, [f"{file} was not written ({one_line(error)}); the run continues without it"], "yellow")

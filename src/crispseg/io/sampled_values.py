@@ -21,7 +21,7 @@ def some_of(images: Sequence[Path]) -> list[Path]:
 
 
 def sampled_values(images: Sequence[Path], channels: int, least_bits: int = 9) -> list[NDArray[np.uint16]]:
-    """Return pixels of those images that have so many bits per channel and can be read."""
+    """Return pixels of the images of at least this number of bits per channel that can be read."""
 
     def values_of(path: Path) -> NDArray[np.uint16] | None:
         with opened(path) as raster:

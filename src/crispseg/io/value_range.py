@@ -35,7 +35,7 @@ def to_8_bits(values: NDArray[np.uint8 | np.uint16], limits: Limits) -> NDArray[
 
 
 def bit_depth_range(values: Iterable[NDArray[np.uint16]], name: object) -> Limits:
-    """Return the range of the smallest bit depth of cameras that holds images of 16 bits, but for single bright pixels.
+    """Return the range of the smallest bit depth of cameras for images of 16 bits, without single bright pixels.
 
     It warns once per process, with the `name` of the images.
     """

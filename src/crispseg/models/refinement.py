@@ -150,5 +150,5 @@ def shift(values: Tensor, offsets: Tensor) -> Tensor:
     moved = F.grid_sample(
         values.float(), torch.stack([x, y], dim=-1), mode="nearest", padding_mode="border", align_corners=True
     )
-    here = (offsets == 0).all(1, keepdim=True)  # (N, 1, H, W)
-    return torch.where(here, values, moved.to(values.dtype))
+    unmoved = (offsets == 0).all(1, keepdim=True)  # (N, 1, H, W)
+    return torch.where(unmoved, values, moved.to(values.dtype))

@@ -117,9 +117,9 @@ class DirectDecoder(nn.Module, Decoder):
         """Decode C2, C4 and C5 of the backbone, `(N, channels[i], h_i, w_i)`; the images are unused."""
         c2, c4, c5 = features
         coarse, context = self.context(c5)
-        finest, beside = (lateral(feature) for lateral, feature in zip(self.laterals, (c2, c4), strict=True))
+        finest, middle = (lateral(feature) for lateral, feature in zip(self.laterals, (c2, c4), strict=True))
         fused = self.fuse(finest, self.coarsest(coarse), context)
-        return Decoded(self.merge([fused, beside]), (fused,))
+        return Decoded(self.merge([fused, middle]), (fused,))
 
 
 @models.register("sfnet_lite")

@@ -194,7 +194,7 @@ class Pipeline:
             print_lines(self.console, [line])
 
     def needs_hint(self, count: int) -> bool:
-        """Return whether a person may want to know what bfloat16 would save for so many images."""
+        """Return whether a person may want to know what bfloat16 would save for this number of images."""
         seen = self.console is not None and count >= HINT_IMAGES
         return seen and self.job.is_plain and is_usable(self.segmenter, "torch", "bf16")
 

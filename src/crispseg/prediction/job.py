@@ -27,7 +27,7 @@ PANOPTIC = "panoptic"
 VECTOR_FORMATS = ("gpkg", "svg")  # not of a labelling tool
 
 OF_RESULTS = ("tiles", "outlines", "pixel_size", "objects", "objects_border", "objects_min_size", "objects_split")
-"""Options that results depend on, besides those of the model."""
+"""Options that results depend on, without those of the model."""
 
 CONFLICTS = {  # options that exclude others
     "format of a server": ("shares", "objects", "confidence", "outputs", "tiles of TIFFs"),

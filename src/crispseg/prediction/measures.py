@@ -85,7 +85,7 @@ class ObjectTables:
             self.images.append([str(file), page, category, *self.numbers(areas, objects.ids.size)])
 
     def numbers(self, areas: Sequence[int], pixels: int) -> list[float]:
-        """Return the columns of an image of so many pixels from the areas of its objects of a class."""
+        """Return the columns of an image of this number of pixels from the areas of its objects of a class."""
         total, median = sum(areas), float(np.median(areas or [0]))
         in_unit = [total * self.pixel, median * self.pixel, len(areas) / (pixels * self.pixel)]
         numbers = [total / pixels, 1e6 * len(areas) / pixels, *in_unit]

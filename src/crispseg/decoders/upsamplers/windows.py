@@ -76,6 +76,6 @@ def window_at(size: Sequence[int], coarse: Tensor, align_corners: bool) -> tuple
     """
     (y, dy), (x, dx) = (nearest(*sides, align_corners, coarse) for sides in zip(size, coarse.shape[-2:], strict=True))
     steps = torch.arange(KERNEL, device=coarse.device) - KERNEL // 2
-    above, beside = ((steps - distance[:, None]).square() for distance in (dy, dx))  # (H, K) and (W, K)
-    prior = -2 * (above[:, None, :, None] + beside[:, None, :]).flatten(2)
+    of_rows, of_columns = ((steps - distance[:, None]).square() for distance in (dy, dx))  # (H, K) and (W, K)
+    prior = -2 * (of_rows[:, None, :, None] + of_columns[:, None, :]).flatten(2)
     return Window.around(y[:, None], x, KERNEL, coarse), prior
