@@ -28,6 +28,7 @@ from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.tiling import LARGE, Tile, Tiling, enough_memory, tiled
 from crispseg.io.arrays import Normalize
 from crispseg.io.images import as_picture, image_channels
+from crispseg.io.parallel import tried
 from crispseg.io.value_range import ValueRange, check_range
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
@@ -126,7 +127,7 @@ class Segmenter:
         """
         if is_several(image):
             return list(self.stream(image))
-        return self._segment(*self._read(image))
+        return self._segment(*self.read(image))
 
     def stream(
         self,
@@ -175,12 +176,7 @@ class Segmenter:
 
     def _read_in_turn(self, source: Source) -> tuple[Source, Any]:
         """Read values in memory at once, since the caller may reuse the memory; errors wait for their turn."""
-        if isinstance(source, str | Path):
-            return source, None
-        try:
-            return source, self._read(source)
-        except CrispsegError as error:
-            return source, error
+        return source, None if isinstance(source, str | Path) else tried(self.read)(source)
 
     def _work(
         self, item: tuple[Source, Any], max_pixels: int, keeps_logits: bool
@@ -189,11 +185,12 @@ class Segmenter:
         source, values = item
         if isinstance(values, CrispsegError):
             raise values
-        image, path = values or self._read(source)
+        image, path = values or self.read(source)
         is_small = image.shape[0] * image.shape[1] <= max_pixels
         return self._segment(image, path, keeps_logits) if is_small else (image, path)
 
-    def _read(self, source: Source) -> tuple[NDArray[np.uint8], Path | None]:
+    def read(self, source: Source) -> tuple[NDArray[np.uint8], Path | None]:
+        """Return an image as an array with the model's channels, and its path if it is a file."""
         return read_source(source, self.info.in_chans, self.value_range)
 
     @torch.inference_mode()

@@ -20,7 +20,6 @@ from rich.console import Console
 from crispseg.config.settings import checks_arguments, construct
 from crispseg.errors import CrispsegError, CrispsegWarning, telling
 from crispseg.inference.device import in_parallel
-from crispseg.inference.image_files import read_source
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import digest, owned, write_table, written_lines
@@ -170,7 +169,7 @@ class Pipeline:
         for path in progress(sorted(finished), "Reading", console=self.console):
             image = str(Path(self.plan.names[path]).parent / path.name)
             if image not in known:
-                pixels, _ = read_source(path, self.segmenter.info.in_chans, self.segmenter.value_range)
+                pixels, _ = self.segmenter.read(path)
                 known[image] = round(self.segmenter.novelty(pixels) or 0, 3)
             self.predictions.novelty[image] = known[image]
 
@@ -185,7 +184,7 @@ class Pipeline:
         arrays: list[NDArray[np.uint8]] = []
         for image in images[:FIRST_IMAGES] if self.job.fast or self.needs_hint(len(images)) else ():
             with suppress(CrispsegError):
-                arrays.append(read_source(image, self.segmenter.info.in_chans, self.segmenter.value_range)[0])
+                arrays.append(self.segmenter.read(image)[0])
         if self.job.fast and arrays:
             self.segmenter, line = fastest(self.job, self.segmenter, arrays)
         elif arrays:
