@@ -138,7 +138,8 @@ class Tiling:
 
     def forced(self, pixels: int) -> int | None:
         """Return the side of the tiles for this many pixels; None for the whole image, or if free memory is unknown."""
-        if pixels < LARGE or (free := free_bytes(self.device)) is None or self.bytes_per_pixel * pixels < SHARE * free:
+        free = free_bytes(self.device) if pixels >= LARGE else None
+        if free is None or self.bytes_per_pixel * pixels < SHARE * free:
             return None
         tile = TILE
         while tile > MIN_TILE and self.bytes_per_pixel * tile**2 > SHARE * free:
