@@ -22,7 +22,7 @@ from crispseg.models import SegmentationModel
 from crispseg.models.saving import fingerprint
 
 
-def cached_file(format: Format, source: str | Path, precision: FloatPrecision = "fp32") -> Path:
+def cached_file(format: Format, source: str | Path, precision: FloatPrecision) -> Path:
     """Return the file of a saved model in a format, with gathered rows; the first call writes it in about a minute.
 
     A changed model, another version of crispseg or a damaged file is exported again. Errors are those of

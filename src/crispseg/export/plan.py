@@ -134,9 +134,7 @@ def accept_small_images(program: ExportedProgram) -> None:
 class InFile(nn.Module):
     """Model that convolves in bfloat16, like `Segmenter`, and computes the output of its file."""
 
-    def __init__(
-        self, model: nn.Module, bf16: bool, output: Output, normalize: nn.Module, temperature: float = 1.0
-    ) -> None:
+    def __init__(self, model: nn.Module, bf16: bool, output: Output, normalize: nn.Module, temperature: float) -> None:
         super().__init__()
         self.model, self.bf16, self.output, self.normalize = model, bf16, output, normalize
         self.temperature = temperature
