@@ -179,7 +179,7 @@ def decoder_in_float(plan: ExportPlan) -> bool:
 
     8-bit sums of levels degrade boundaries, and OpenVINO 2026.4 has errors if only the flows are float.
     """
-    return bool(getattr(plan.model.decoder, "linear", False))
+    return plan.model.decoder.linear
 
 
 # The formats ----------------------------------------------------------------------------------------------------------

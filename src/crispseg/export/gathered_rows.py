@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from crispseg.decoders import Decoded, Decoder, Sum
+from crispseg.decoders import Decoded, Decoder, Sum, TopDown
 from crispseg.models import SegmentationModel
 from crispseg.models.sfnet import FlowAlignment
 from crispseg.nn.rows import maps_of, rows_of
@@ -144,9 +144,10 @@ def _index(x: Tensor, y: Tensor, size: Sequence[int]) -> Tensor:
 
 def with_row_sums(model: SegmentationModel) -> SegmentationModel:
     """Change a model, if it sums levels along flows like crisp, to decode and classify by rows; return it."""
-    decoder: Any = model.decoder
-    follows_flow = (isinstance(fuse, FlowAlignment) and fuse.composed for fuse in getattr(decoder, "fuses", ()))
-    if isinstance(getattr(decoder, "merge", None), Sum) and all(follows_flow):
+    decoder = model.decoder
+    if not isinstance(decoder, TopDown) or not isinstance(decoder.merge, Sum):
+        return model
+    if all(isinstance(fuse, FlowAlignment) and fuse.composed for fuse in decoder.fuses):
         model.decoder = RowSum(decoder, model.classifier)
         model.classifier = nn.Identity()  # type: ignore[assignment]
     return model
