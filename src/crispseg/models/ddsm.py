@@ -107,12 +107,13 @@ class PositionEmbedding(nn.Module):
     """
 
     has_positions = True
+    length = 50
 
-    def __init__(self, channels: int, align_corners: bool = True, length: int = 50) -> None:
+    def __init__(self, channels: int, align_corners: bool) -> None:
         super().__init__()
         self.align_corners = align_corners
-        self.rows = nn.Parameter(0.02 * torch.randn(1, channels, length, 1))
-        self.columns = nn.Parameter(0.02 * torch.randn(1, channels, 1, length))
+        self.rows = nn.Parameter(0.02 * torch.randn(1, channels, self.length, 1))
+        self.columns = nn.Parameter(0.02 * torch.randn(1, channels, 1, self.length))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x + e, (B, C, H, W), for `x` (B, C, H, W)."""
