@@ -10,7 +10,9 @@ from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from crispseg.backbones import Backbone
 
 LEVELS = slice(-3, -1)  # of the backbone, at strides 8 and 16; the last has too many channels for few images
 FEATURE_SIDE = 256  # larger images are shrunk to about this number of pixels, squared
@@ -20,10 +22,10 @@ LIMIT_QUANTILE, LIMIT_MARGIN = 0.95, 1.3
 
 
 @torch.inference_mode()
-def mean_features(backbone: nn.Module, images: Tensor) -> Tensor:
+def mean_features(backbone: Backbone, images: Tensor) -> Tensor:
     """Return the mean features `(1, D)` of a normalised image `(1, C, H, W)`."""
     height, width = images.shape[-2:]
-    multiple = max(backbone.strides)  # type: ignore[arg-type]
+    multiple = max(backbone.strides)
     factor = min(1.0, FEATURE_SIDE / math.sqrt(height * width)) / multiple
     sides = [max(round(side * factor), 1) * multiple for side in (height, width)]
     shrunk = F.interpolate(images, size=sides, mode="bilinear", align_corners=False, antialias=True)
