@@ -7,6 +7,7 @@ The file follows the paper, with its section and equation numbers. It has the Fl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -278,7 +279,7 @@ def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
     """
     height, width = fine.shape[-2:]
     padded = F.pad(coarse, [max_displacement] * 4)
-    reach = range(2 * max_displacement + 1)
+    places = product(range(2 * max_displacement + 1), repeat=2)
     # One product at a time, and autograd keeps only views of `padded`, so no displacement copies the map.
-    products = [(fine * padded[..., y : y + height, x : x + width]).mean(1) for y in reach for x in reach]
+    products = [(fine * padded[..., y : y + height, x : x + width]).mean(1) for y, x in places]
     return torch.stack(products, dim=1)

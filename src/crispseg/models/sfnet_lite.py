@@ -78,7 +78,8 @@ class GatedDualFlowAlignment(nn.Module):
         fine_warped = self.fine_warped(self.warp(fine, self.fine_flow(fine_flow)))
         if self.pooled:
             levels = (upsampled, fine)  # like the released code: the fine level before its compression
-            means, maxima = ([pool(x, 1, keepdim=True) for x in levels] for pool in (torch.mean, torch.amax))
+            means = [level.mean(1, keepdim=True) for level in levels]
+            maxima = [level.amax(1, keepdim=True) for level in levels]
             seen = torch.cat([*means, *maxima], dim=1)
         gate = self.gate(self.predict_gate(seen).sigmoid())
         return gate * warped + (1 - gate) * fine_warped
