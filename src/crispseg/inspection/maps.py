@@ -27,13 +27,9 @@ def at_image(values: Tensor, inspection: Inspection) -> Tensor:
     return resize(values[None], inspection.input_size, align_corners=inspection.align_corners)[0, :, :height, :width]
 
 
-def scaled(
-    values: NDArray[Any], low: float | None = None, high: float | None = None, colors: int = SCALE
-) -> NDArray[np.uint8]:
-    """Colour numbers `(H, W)` by an OpenCV colour map from `low` to `high`, by default the extremes of the values."""
-    low = float(values.min()) if low is None else low
-    high = float(values.max()) if high is None else high
-    share = (values - low) / (high - low) if high > low else np.zeros(values.shape)
+def scaled(values: NDArray[Any], low: float, high: float, colors: int = SCALE) -> NDArray[np.uint8]:
+    """Colour numbers `(H, W)` by an OpenCV colour map from `low` to `high`; if both are equal, all are low."""
+    share = (values - low) / max(high - low, 1e-30)
     levels = np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, colors)[..., ::-1])
 

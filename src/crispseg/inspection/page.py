@@ -148,9 +148,10 @@ def _refinement(inspection: Inspection) -> Iterator[Panel]:
 def _feature(inspection: Inspection, values: Tensor, name: str, note: str = "") -> Panel:
     """Draw the mean over channels of a level `(C, h, w)`."""
     mean = mean_map(values, inspection)
-    ends = HEAT, f"{mean.min():.2g}", f"{mean.max():.2g}"
+    low, high = float(mean.min()), float(mean.max())
+    ends = HEAT, f"{low:.2g}", f"{high:.2g}"
     note = f"{values.shape[-1]} × {values.shape[-2]} pixels" + (f", {note}" if note else "")
-    return Panel(name, scaled(mean, colors=HEAT), note, scale=ends, photo=True)
+    return Panel(name, scaled(mean, low, high, HEAT), note, scale=ends, photo=True)
 
 
 def _fam(inspection: Inspection, part: str) -> Iterator[Panel]:
