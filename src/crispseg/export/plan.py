@@ -67,10 +67,10 @@ class ExportPlan:
         least = {"batch": 2, "height": TRACED_SIDE, "width": TRACED_SIDE, "channels": 2}
         dynamic = {axis: Dim(name, min=least[name]) for axis, name in self.free_axes.items()}
         images = smooth_images((1, *self.size) if self.size else EXAMPLE, in_chans)
+        normalize: nn.Module = nn.Identity()
         if self.input == "uint8":
-            images = pixels_of(images, self.model.info)
-        pixels = Pixels(self.model.info) if self.input == "uint8" else nn.Identity()
-        traced = InFile(network, bf16, self.output, pixels, self.model.info.temperature)
+            images, normalize = pixels_of(images, self.model.info), Pixels(self.model.info)
+        traced = InFile(network, bf16, self.output, normalize, self.model.info.temperature)
         with exporting():
             program = graph_of(traced, images, dynamic)
             if self.sampling == "gather":
