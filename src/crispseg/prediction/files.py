@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.config.settings import checks_arguments, construct
@@ -25,6 +24,7 @@ from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import digest, owned, write_table, written_lines
 from crispseg.io.images import image_channels
 from crispseg.io.opening import file_and_page
+from crispseg.io.parallel import tried
 from crispseg.io.progress import print_lines, progress
 from crispseg.io.results import made_of_result
 from crispseg.io.sampled_values import assumed_range
@@ -180,15 +180,16 @@ class Pipeline:
 
     def compare_ways(self, images: Sequence[Path]) -> None:
         """Choose the fastest way, if requested, or print what bfloat16 would save; unreadable images wait."""
-        line: str | None = None
-        arrays: list[NDArray[np.uint8]] = []
-        for image in images[:FIRST_IMAGES] if self.job.fast or self.needs_hint(len(images)) else ():
-            with suppress(CrispsegError):
-                arrays.append(self.segmenter.read(image)[0])
-        if self.job.fast and arrays:
-            self.segmenter, line = fastest(self.job, self.segmenter, arrays)
-        elif arrays:
+        if not self.job.fast and not self.needs_hint(len(images)):
+            return
+        results = map(tried(self.segmenter.read), images[:FIRST_IMAGES])
+        arrays = [result[0] for result in results if not isinstance(result, CrispsegError)]
+        if not arrays:
+            return
+        if not self.job.fast:
             line = bf16_hint(self.job, self.segmenter, arrays[0], len(images))
+        else:
+            self.segmenter, line = fastest(self.job, self.segmenter, arrays)
         if line and self.console:
             print_lines(self.console, [line])
 
