@@ -44,8 +44,8 @@ _UNUSED = (  # beginnings of keys
 )
 _UNUSED_LITE = (*_UNUSED, "head.fpn_in.2.")  # on ResNet-18 it has an unused lateral of C5
 _HEAD_KEYS = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
-_LITE = "head.flow_align_module."
-_GATE = f"{_LITE}flow_gate.0.weight"
+_LITE = "head.flow_align_module.down_h.weight"
+_GATE = "head.flow_align_module.flow_gate.0.weight"
 _OWN_NETS = {  # the last key found in a file determines its backbone
     "backbone.stage5.0.conv1.weight": "df1",
     "backbone.stage4_2.0.conv1.weight": "df2",
@@ -73,7 +73,10 @@ def convert_official(
             or 101, DF1, DF2, STDC-1 or STDC-2; it has another number of classes than `labels`.
     """
     given = _needed_weights(path)
-    title, options = _architecture(given)
+    title, options = "SFNet", dict[str, Any]()
+    if _LITE in given:
+        is_pooled = _GATE in given and given[_GATE].shape[1:2] == (4,)
+        title, options = "SFNet-Lite", {"gate": "pooled" if is_pooled else "features"}
     if absent := [key for key in _HEAD_KEYS if key not in given or given[key].ndim != 4]:
         raise CrispsegError(f"{path} is not a checkpoint of an official {title}: it has no {', '.join(absent)}")
     num_classes, width = (len(given[key]) for key in _HEAD_KEYS)
@@ -95,21 +98,9 @@ def convert_official(
 def _needed_weights(path: str | Path) -> dict[str, Tensor]:
     """Return the weights of a checkpoint that prediction needs, in float32."""
     weights = read_state_dict(path)
-    unused = _UNUSED_LITE if _is_lite(weights) else _UNUSED
+    unused = _UNUSED_LITE if _LITE in weights else _UNUSED
     needed = {key: value for key, value in weights.items() if not key.startswith(unused)}
     return {key: value.float() if value.is_floating_point() else value for key, value in needed.items()}
-
-
-def _architecture(given: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Return the name of the model, and its options that weights show."""
-    if not _is_lite(given):
-        return "SFNet", {}
-    is_pooled = _GATE in given and given[_GATE].shape[1:2] == (4,)
-    return "SFNet-Lite", {"gate": "pooled" if is_pooled else "features"}
-
-
-def _is_lite(weights: Mapping[str, Tensor]) -> bool:
-    return any(key.startswith(_LITE) for key in weights)
 
 
 def _weights_of(model: SegmentationModel, given: Mapping[str, Tensor], mismatch: str) -> dict[str, Tensor]:
