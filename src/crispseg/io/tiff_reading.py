@@ -21,13 +21,11 @@ from crispseg.io.raster import LOSSY, Raster
 MAX_PIXELS = 2**27  # pixels of an image that is read as a whole, before it is decoded; 400 MB as RGB
 SEVERAL = "has several pages or frames, but only one would be read; save each as its own file"
 
-PIXEL_TAGS = frozenset(
-    {
-        *("ImageWidth", "ImageLength", "BitsPerSample", "Compression", "FillOrder", "StripOffsets", "SamplesPerPixel"),
-        *("RowsPerStrip", "StripByteCounts", "PlanarConfiguration", "Predictor", "ColorMap", "TileWidth", "TileLength"),
-        *("TileOffsets", "TileByteCounts", "ExtraSamples", "SampleFormat"),
-    }
-)
+PIXEL_TAGS = {
+    *("ImageWidth", "ImageLength", "BitsPerSample", "Compression", "FillOrder", "StripOffsets", "SamplesPerPixel"),
+    *("RowsPerStrip", "StripByteCounts", "PlanarConfiguration", "Predictor", "ColorMap", "TileWidth", "TileLength"),
+    *("TileOffsets", "TileByteCounts", "ExtraSamples", "SampleFormat"),
+}
 """Tags that decide how the values of a page are stored, and what they mean."""
 MINISWHITE, YCBCR = 0, 6
 PHOTOMETRICS = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 4: "grey", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
@@ -130,8 +128,7 @@ def nodata_of(page: Any) -> float | None:
 
 def map_position(page: Any) -> tuple[float, ...]:
     """Return (a, b, c, d, e, f) of a TIFF page, or nothing: column x and row y are at (ax + by + c, dx + ey + f)."""
-    matrix = page.tags.valueof("ModelTransformationTag")
-    scale, tie = page.tags.valueof("ModelPixelScaleTag"), page.tags.valueof("ModelTiepointTag")
+    matrix, scale, tie = map(page.tags.valueof, ("ModelTransformationTag", "ModelPixelScaleTag", "ModelTiepointTag"))
     try:
         if matrix is not None:
             return (*matrix[:2], matrix[3], *matrix[4:6], matrix[7])
