@@ -49,9 +49,7 @@ class Ensemble(SegmentationModel):
         mean = torch.stack([(member(images).float() / temperature).softmax(1) for member, temperature in pairs]).mean(0)
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return `logits`."""
-        return self.logits(images)
+    forward = logits
 
     def novelty_of(self, images: Tensor) -> float | None:
         """Return the score of the first member."""
