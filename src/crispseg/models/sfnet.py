@@ -154,7 +154,7 @@ def shifted_sum(products: Tensor, side: int) -> Tensor:
     """Shift each of `products` (N, O · k², H, W) by its position in a kernel of this side; return (N, O, H, W)."""
     height, width = products.shape[-2:]
     points = torch.unflatten(F.pad(products, [side // 2] * 4), 1, (-1, side**2))  # (N, O, k², ·, ·)
-    places = (divmod(point, side) for point in range(side**2))
+    places = product(range(side), range(side))
     first, *others = (points[:, :, y * side + x, y : y + height, x : x + width] for y, x in places)
     return sum(others, start=first)
 
@@ -279,7 +279,7 @@ def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
     """
     height, width = fine.shape[-2:]
     padded = F.pad(coarse, [max_displacement] * 4)
-    places = product(range(2 * max_displacement + 1), repeat=2)
+    reach = range(2 * max_displacement + 1)
     # One product at a time, and autograd keeps only views of `padded`, so no displacement copies the map.
-    products = [(fine * padded[..., y : y + height, x : x + width]).mean(1) for y, x in places]
+    products = [(fine * padded[..., y : y + height, x : x + width]).mean(1) for y, x in product(reach, reach)]
     return torch.stack(products, dim=1)
