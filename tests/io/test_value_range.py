@@ -37,7 +37,7 @@ LOW, HIGH = 103, 4021
 @pytest.fixture(autouse=True)
 def _untold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has been warned of yet."""
-    monkeypatch.setattr(value_range, "_told", Event())
+    monkeypatch.setattr(value_range, "_warned", Event())
 
 
 def sensor(seed: int, *channels: int) -> np.ndarray:
@@ -158,7 +158,7 @@ def test_images_of_a_folder_are_scaled_alike_and_one_line_says_so(
         pages.append((tmp_path / f"next_{bits}/index.html").read_text())
     assert pages[0] == pages[1]  # with their pictures
     capsys.readouterr()
-    value_range._told.clear()
+    value_range._warned.clear()
     assert main([*argv, f"--out={tmp_path}/given", "--value_range=[103,4021]"]) == 0
     assert capsys.readouterr().err == ""
 

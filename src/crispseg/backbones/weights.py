@@ -88,12 +88,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CrispsegError(f"weight file {path} {reason}; restore the file, or save it again") from None
     if not all(isinstance(value, Tensor) for value in weights.values()):
         raise CrispsegError(f"weight file {path} contains no state dict; save the network's state_dict()")
-    if empty := [key for key, value in weights.items() if not holds_values(value)]:
+    if empty := [key for key, value in weights.items() if not has_values(value)]:
         raise CrispsegError(f"weight file {path} lacks values of {empty[0]}; save contiguous tensors on the CPU")
     return weights
 
 
-def holds_values(tensor: Tensor) -> bool:
+def has_values(tensor: Tensor) -> bool:
     """Return whether a tensor's values are all in memory: strides of 0 repeat values, and may stand for any number."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False

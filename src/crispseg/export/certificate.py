@@ -53,7 +53,7 @@ class Comparison:
     same_labels: float
     """Share of pixels with the same label, 0 to 1."""
     values: str = "logits"
-    """What is compared: logits, or probabilities."""
+    """Kind of the compared values: logits, or probabilities."""
     of_files: bool = False
     """Whether the images were files that `Segmenter` read, or random values."""
 

@@ -1,4 +1,4 @@
-"""What a file is to compute: the choices of an export, its traced graph and its metadata."""
+"""Choices of an export, its traced graph and its metadata."""
 
 from __future__ import annotations
 

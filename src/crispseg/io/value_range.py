@@ -24,7 +24,7 @@ OF_IMAGE = (1, 99.8)  # percentiles of an image, as in StarDist (Schmidt et al.,
 BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras
 PIXELS = 2**16  # maximum number of sampled pixels of an image
 
-_told = Event()
+_warned = Event()
 
 
 def to_8_bits(values: NDArray[np.uint8 | np.uint16], limits: Limits) -> NDArray[np.uint8]:
@@ -41,8 +41,8 @@ def bit_depth_range(values: Iterable[NDArray[np.uint16]], name: object) -> Limit
     """
     brightest = max(float(np.percentile(sample, OF_IMAGE[1])) for sample in values)
     white = next(2**depth - 1 for depth in BIT_DEPTHS if brightest < 2**depth)
-    if not _told.is_set():
-        _told.set()
+    if not _warned.is_set():
+        _warned.set()
         warnings.warn(
             f"{name} has 16-bit values up to about {brightest:.0f}, and the model has no value range for them: 0 to "
             f"{white} is assumed; to change it, give value_range, such as '[0,{max(brightest, 1):.0f}]'",

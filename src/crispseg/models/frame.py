@@ -1,4 +1,4 @@
-"""What builders of models share: the backbone's description, the frame's options and the choice of parts.
+"""Common arguments of model builders: the backbone's description, the frame's options and the choice of parts.
 
 A builder's signature has the choices of its paper. `fitted` names those that suit other backbones and custom data; a
 model takes them unless its backbone is one of the papers' or `design` says otherwise.

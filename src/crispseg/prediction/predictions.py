@@ -1,4 +1,4 @@
-"""What a prediction of files did."""
+"""Report of a prediction of files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crispseg.inference.image_files import Source
 
 @dataclass(frozen=True)
 class Simplification:
-    """What a tolerance changed in the outlines of all images."""
+    """Change of the outlines of all images by a tolerance."""
 
     points_before: int
     points_after: int
