@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +69,7 @@ def result_files(job: PredictionJob, names: Mapping[Path, str], maps: Set[Path],
     """Return the files of the results of each image."""
     if job.server is not None:
         return {image: [out / job.server.file(image)] for image in names}
-    of_map = [".tif", *["_confidence.tif"] * job.confidence, *[".geojson"] * job.polygons]
+    of_map = [*compress((".tif", "_confidence.tif", ".geojson"), (True, job.confidence, job.polygons))]
     of_image = [*chain.from_iterable(output.endings for output in outputs_of(job))]
     return {
         image: [out / f"{name}{ending}" for ending in (of_map if image in maps else of_image)]
