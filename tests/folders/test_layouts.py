@@ -7,8 +7,7 @@ import pytest
 
 from crispseg.errors import CrispsegError, Question
 from crispseg.folders.content import Content, content_of
-from crispseg.folders.layouts import LAYOUTS, Layout, located_at, recognise
-from crispseg.folders.tree import Tree
+from crispseg.folders.layouts import located_at
 
 SPLITS = ("train", "val")
 SEQUENCES = "{f}/seq1/Images/{n}.png", "{f}/seq1/Labels/{n}.png"
@@ -66,15 +65,6 @@ def test_usual_layouts(image: str, mask: str, train: str, val: str, tmp_path: Pa
     assert counts(listing) == {"train": 4, "val": 2}
     pair = listing.pairs[listing.division.splits["val"][0]]
     assert pair.mask == tmp_path / mask.format(f=val, n=0)
-
-
-def test_a_layout_is_one_row(tmp_path: Path) -> None:
-    tree = Tree.of(touch(tmp_path, *names("left8/{n}.png", "fine/{n}.png")))
-    with pytest.raises(Question):
-        recognise(tree)
-    located = recognise(tree, [*LAYOUTS, Layout("left8", "fine")])
-    assert (located.images, located.masks) == (str(tmp_path / "left8"), str(tmp_path / "fine"))
-    assert len(located.image_of) == len(located.mask_of) == 4
 
 
 @pytest.mark.parametrize(

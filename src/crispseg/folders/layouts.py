@@ -12,11 +12,11 @@ import re
 import shlex
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
 from crispseg.config.files import real_path
@@ -67,7 +67,7 @@ def role_of(folder: str) -> Role:
 
 @dataclass(frozen=True)
 class Layout:
-    """Places of images and masks in a folder, as paths of placeholders or literal names.
+    """Places of images and masks in a folder, as paths of placeholders.
 
     The placeholders are {images} and {masks} for a folder with such a name, {split images} and {split masks} for names
     that also contain a split, {split} for a split, and {folder} for any folder without a kind. Further sub-folders are
@@ -100,12 +100,12 @@ class Located:
     levels: int = 1  # number of folders in names that may be a split
 
 
-def recognise(tree: Tree, layouts: Sequence[Layout] = LAYOUTS) -> Located:
-    """Return the images and masks of the first layout that fits.
+def recognise(tree: Tree) -> Located:
+    """Return the images and masks of the first of `LAYOUTS` that fits.
 
     A `Question` asks if none fits, or if other files may be the masks too.
     """
-    for layout in layouts:
+    for layout in LAYOUTS:
         if located := locate(tree, layout):
             if ambiguous(tree, located, layout):
                 title = "several folders may be the images or the masks"
@@ -144,7 +144,7 @@ def name_at(path: PurePosixPath, place: str) -> str | None:
     before: list[str] = []
     for placeholder, folder in zip(wanted, folders, strict=False):
         role = role_of(folder)
-        if placeholder not in [*role.placeholders, folder]:
+        if placeholder not in role.placeholders:
             return None
         if role.split or placeholder == "{folder}":
             before.append(role.split or folder)
@@ -173,8 +173,6 @@ def located_at(images: Path, masks: Path) -> Located:
     A place without images raises a `CrispsegError`.
     """
     levels = max(1, *(sum(map(glob.has_magic, place.parts)) for place in (images, masks)))
-    if images.is_file() and masks.is_file():
-        return Located(str(images), str(masks), {images: images.stem}, {masks: images.stem})
     image_of, mask_of = files_in(images), files_in(masks)
     if real_path(images) == real_path(masks):
         image_of, mask_of = images_and_masks(image_of)
@@ -186,19 +184,16 @@ def located_at(images: Path, masks: Path) -> Located:
     return Located(str(images), str(masks), image_of, mask_of, levels)
 
 
-def is_pattern(place: Path) -> bool:
-    """Return whether a path is a pattern, such as data/*/rgb or data/*.tif."""
-    return glob.has_magic(str(place)) and not place.exists()
-
-
 def files_in(place: Path) -> dict[Path, str]:
-    """Return the images in a folder, or in the folders and files of a pattern, with their names.
+    """Return the images in a folder, or in the folders and files of a pattern such as data/*/rgb, with their names.
 
     A name is the path in the folder without suffix, preceded by the text that wildcards match. A place without images
     raises a `CrispsegError`.
     """
     names: dict[Path, str] = {}
-    for path in map(Path, sorted(glob.glob(str(place)))) if is_pattern(place) else [place]:  # noqa: PTH207
+    is_pattern = glob.has_magic(str(place)) and not place.exists()
+    paths = sorted(glob.glob(str(place))) if is_pattern else [str(place)]  # noqa: PTH207
+    for path in map(Path, paths):
         if path.is_file():
             front = wildcards(path.with_suffix(""), place.with_suffix(""))
             names[path] = "/".join(front) or path.stem
@@ -241,14 +236,21 @@ def has_copies(tree: Tree, files: Files, place: str) -> bool:
 
 
 def has_other_masks(tree: Tree, located: Located) -> bool:
-    """Return whether an unused folder has as many files as there are images, or at least half of their names."""
-    images = {plain(file.stem) for file in located.image_of}
+    """Return whether an unused folder may contain the masks of the images."""
+    images = plain_names(located.image_of)
     for folder, files in unused_images(tree, located).items():
-        shared = images & {plain(file.stem) for file in files}
-        as_many = len(files) == len(located.image_of) or 2 * len(shared) >= len(images)
-        if as_many and role_of(folder.name) in (Role(), Role("masks")):
+        if role_of(folder.name) in (Role(), Role("masks")) and may_pair(images, plain_names(files)):
             return True
     return False
+
+
+def plain_names(files: Iterable[PurePath]) -> list[str]:
+    return [plain(file.stem) for file in files]
+
+
+def may_pair(images: list[str], masks: list[str]) -> bool:
+    """Return whether names of masks are as many as those of images, or include at least half of them."""
+    return len(images) == len(masks) or 2 * len({*images} & {*masks}) >= len({*images})
 
 
 def unused_images(tree: Tree, located: Located) -> dict[PurePosixPath, list[PurePosixPath]]:
@@ -283,22 +285,20 @@ def listing(tree: Tree) -> list[str]:
 
 
 def pairs_of_folders(tree: Tree) -> list[tuple[str, str]]:
-    """Return folders with as many files, or with the same names, the nearest; those that seem masks are second.
+    """Return folders that may pair, the nearest of each, masks second; first those whose names indicate both.
 
     Folders of one name at one depth, such as dataset1/rgb and dataset2/rgb, are a pattern.
     """
     alike: dict[tuple[int, str], list[PurePosixPath]] = defaultdict(list)
     for path in tree.images:
         alike[len(path.parts), path.parent.name].append(path)
-    stems: dict[str, set[str]] = {}
+    names: dict[str, list[str]] = {}
     for paths in alike.values():
-        place = pattern_of(tree, [tree.root / path for path in paths], "/".join(paths[0].parent.parts))
-        stems[place] = {plain(path.stem) for path in paths}
+        place = pattern_of(tree, [tree.root / path for path in paths], str(paths[0].parent))
+        names[place] = plain_names(paths)
     pairs = []
-    for images, masks in permutations(stems, 2):
-        half = 2 * len(stems[images] & stems[masks]) >= len(stems[images])
-        as_many = len(stems[images]) == len(stems[masks])
-        if (half or as_many) and mask_rank(images) < 1 and mask_rank(masks) > -1:
+    for images, masks in permutations(names, 2):
+        if mask_rank(images) < 1 and mask_rank(masks) > -1 and may_pair(names[images], names[masks]):
             pairs.append((images, masks))
     nearest = {pair[0]: folders_in_common(pair) for pair in sorted(pairs, key=folders_in_common)}
     pairs = [pair for pair in pairs if folders_in_common(pair) == nearest[pair[0]]]
