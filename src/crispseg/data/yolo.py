@@ -66,21 +66,17 @@ def _marked(
 ) -> list[MarkedImage]:
     """Return the images that belong to text files below `top`, with their shapes."""
     base = top if images is None or images.absolute().is_relative_to(top) else images.absolute()
+    elsewhere = base != top
     marked = []
-    for image in find_images(folder if base == top else base):
-        file, name = _text_file(image, base, top)
-        if name and (base == top or file.is_file()):
+    for image in find_images(base if elsewhere else folder):
+        place = image.relative_to(base).with_suffix("").as_posix()
+        before, next_to_labels, after = f"/{place}".rpartition("/images/")
+        file, name = Path(f"{top}{before}/labels/{after}.txt"), PurePosixPath(f".{before}/{after}")
+        if file.is_file() if elsewhere else next_to_labels:
             splits = (split for split, place in places if image.is_relative_to(place))
             split, shapes = next(splits, str(name.parent)), _shapes(file, names)
             marked.append(MarkedImage(str(image), file, shapes=shapes, name=str(name), split=split))
     return marked
-
-
-def _text_file(image: Path, base: Path, top: Path) -> tuple[Path, PurePosixPath | None]:
-    """Return the text file of an image, and its name without "images"; None if it is in no folder of this name."""
-    place = image.relative_to(base).with_suffix("").as_posix()
-    before, folder, after = f"{'' if base == top else '/images'}/{place}".rpartition("/images/")
-    return Path(f"{top}{before}/labels/{after}.txt"), PurePosixPath(f".{before}/{after}") if folder else None
 
 
 def _shapes(file: Path, names: Mapping[int, str]) -> list[Shape]:
