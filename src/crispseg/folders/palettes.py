@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -47,12 +48,11 @@ def read_palette(path: Path) -> tuple[list[Colors], tuple[str, ...] | None]:
 def from_line(line: str) -> tuple[str, Color]:
     """Return the name, which may be empty, and the colour in a line such as "road:128,64,128::"."""
     columns = re.split(r"\s*[,:;]\s*" if re.search("[,:;]", line) else r"\s+", line)
-    numbers = "".join("1" if column.isdigit() else "0" for column in columns)
-    if not re.fullmatch("0*111(0.*)?", numbers):
+    name = [*takewhile(lambda column: not column.isdigit(), columns)]
+    levels = [*map(int, takewhile(str.isdigit, columns[len(name) :]))]
+    if len(levels) != 3:
         raise ValueError(f"'{line:.200}' is not 'r g b name' or 'name,r,g,b'; remove ids and alpha")
-    start = numbers.index("111")
-    red, green, blue = map(int, columns[start : start + 3])
-    return " ".join(columns[:start] or columns[3:]), (red, green, blue)
+    return " ".join(name or columns[3:]), (levels[0], levels[1], levels[2])
 
 
 def as_color(value: int | Color) -> Color:
