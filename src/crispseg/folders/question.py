@@ -21,7 +21,8 @@ from crispseg.folders.mask_values import (
     plausible,
     values_of,
 )
-from crispseg.folders.meaning import Declared
+from crispseg.folders.meaning import BLACK_AND_WHITE, Declared
+from crispseg.folders.palettes import as_color
 from crispseg.labels import IGNORE, Color
 
 MOST_CHOSEN = 40  # largest number of classes in a proposed palette
@@ -81,7 +82,7 @@ def value_choices(masks: Masks, declared: Declared, instances: Path | None) -> C
     if IGNORE in values and len(ids) <= MOST_IDS and plausible(ids):  # other masks have no 255, or only 0 next to it
         choices["if 255 is unlabelled, as in masks of strokes"] = {"data.ignore": sorted({*declared.ignore, IGNORE})}
         if ids == {0, 1}:
-            choices["if 1 and 255 are one class"] = {"data.palette": [[grey(0)], [grey(1), grey(IGNORE)]]}
+            choices["if 1 and 255 are one class"] = {"data.palette": [[as_color(0)], [as_color(1), as_color(IGNORE)]]}
         return choices
     if ids == {*range(len(ids))} and IGNORE not in values:
         choices["if each value is a class"] = {"data.num_classes": len(ids)}
@@ -95,21 +96,15 @@ def grey_choices(values: list[int], declared: Declared) -> Choices:
     """Return the possible meanings of values far apart."""
     choices: Choices = {}
     if 1 < len(values) <= MOST_CHOSEN and values[-1] <= IGNORE:
-        palette, ignore = [grey(value) for value in values], [*declared.ignore]
+        palette, ignore = [*map(as_color, values)], [*declared.ignore]
         choices[f"if the classes are {few(values, 8)}"] = {"data.palette": palette, "data.ignore": ignore}
         if values[-1] == IGNORE and len(values) > 2:
             settings = {"data.palette": palette[:-1], "data.ignore": [*ignore, IGNORE]}
             choices["if 255 means ignore, and the others are classes"] = settings
     if IGNORE - NOISE <= values[-1] <= IGNORE:
-        palette = [grey(0), grey(IGNORE)]
-        threshold: dict[str, object] = {"data.palette": palette, "data.palette_tolerance": THRESHOLD}
+        threshold: dict[str, object] = {"data.palette": [*BLACK_AND_WHITE], "data.palette_tolerance": THRESHOLD}
         choices["if the masks are black and white, with soft edges or noise"] = threshold
     return choices
-
-
-def grey(value: int) -> Color:
-    """Return the colour of a grey value."""
-    return value, value, value
 
 
 def color_choices(masks: Masks) -> Choices:
