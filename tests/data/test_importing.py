@@ -217,8 +217,8 @@ def test_labelme_becomes_a_folder(tmp_path: Path) -> None:
 def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:
     source = coco(tmp_path / "a.json", OVERLAP)
     (tmp_path / "empty").mkdir()
-    for name in ("nowhere.json", "empty"):
-        with refuses(f"{name} contains no annotations of COCO, YOLO, CVAT"):
+    for name, problem in {"nowhere.json": "is missing", "empty": "contains no annotations of COCO, YOLO, CVAT"}.items():
+        with refuses(f"{name} {problem}"):
             import_annotations([tmp_path / name], tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "project.zip", "w") as file:
         file.write(source, "a.json")

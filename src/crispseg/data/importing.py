@@ -167,8 +167,6 @@ def _read(source: Path, format: str | None, images: Path | None) -> list[Annotat
 
 def _annotation_files(folder: Path, formats: Sequence[str]) -> list[Path]:
     """Return the files of a folder that may be annotations, and folders of YOLO."""
-    if not folder.is_dir():
-        return []
     suffixes = set[str]().union(*(FORMATS[format].suffixes for format in formats))
     files = find_images(folder, suffixes)
     files = [file for file in files if file.name != LABEL_STUDIO_NOTES and is_cvat_or_json(file)]
