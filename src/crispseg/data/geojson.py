@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from crispseg.data.annotations import (
     MarkedImage,
     Outlined,
     Shape,
-    Spans,
     alphabetical,
     draw_outlines,
 )
@@ -44,7 +43,7 @@ def _shapes(name: str, feature: dict[str, Any]) -> list[Shape]:
         raise CrispsegError(f"{name} {lacks}; {remedy}")
     parts = parts if kind.startswith("Multi") else [parts]
     if kind.endswith("Polygon"):
-        return [Shape(name, label, partial(_draw, rings)) for rings in parts]
+        return [Shape(name, label, partial(draw_outlines, "polygon", [joined(rings)])) for rings in parts]
     thickness = properties.get("stroke-width", STROKE)
     draws = [partial(draw_outlines, "linestrip", [part], thickness=thickness) for part in parts]
     return [Shape(name, label, draw, line=True) for draw in draws]
@@ -70,8 +69,3 @@ def write_geojson(folder: Path, images: Iterable[Outlined], classes: LabelSet) -
             features.append({"type": "Feature", "properties": properties, "geometry": geometry})
         text = json.dumps({"type": "FeatureCollection", "features": features})
         image.path(folder, ".geojson").write_text(text, encoding="utf-8")
-
-
-def _draw(rings: Sequence[Any], height: int, width: int) -> Spans:
-    """Return the pixels of a polygon with holes."""
-    return draw_outlines("polygon", [joined(rings)], height, width)
