@@ -199,11 +199,6 @@ class Folder(FolderSettings, DataSource):
         images = {name: self.pairs_by_name[name].image for name in self.drawn}
         return undivided(images, self._drawn_places, self.group, self.copies)
 
-    @cached_property
-    def named_groups(self) -> dict[str, str]:
-        """Group of each name in `drawn` that has one by `data.group`."""
-        return groups_by(self.group, self._drawn_places) if self.group else {}
-
     @property
     def _drawn_places(self) -> dict[str, PurePosixPath]:
         return {name: self.place(self.pairs_by_name[name]) for name in self.drawn}
@@ -245,11 +240,12 @@ class Folder(FolderSettings, DataSource):
         return ", ".join(place.removeprefix(inside) for place in places)
 
     def _notes_of_groups(self) -> Iterator[str]:
-        names, groups, key = self.drawn, self.groups, self.group
-        alone = [name for name in names if name not in self.named_groups]
+        names, key = self.drawn, self.group
+        named = groups_by(key, self._drawn_places) if key else {}
+        alone = [name for name in names if name not in named]
         if key and alone:
-            yield f"data.group {key} fits {len(names) - len(alone)} of {len(names)} images, not {few(alone, 2)}"
-        count = len({*groups.values()})
+            yield f"data.group {key} fits {len(named)} of {len(names)} images, not {few(alone, 2)}"
+        count = len({*self.groups.values()})
         if names and (key or count < len(names)):
             share = len(self.names["val"]) / len(names)
             line = f"{len(names)} images form {plural(count, 'group')}, which are not divided"
