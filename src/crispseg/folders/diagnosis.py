@@ -68,8 +68,7 @@ def text_lines(name: str, data: Examined, findings: Sequence[Finding]) -> Iterat
 
 def examples_of(finding: Finding) -> list[str]:
     """Return the first groups, reasons or files of a finding, and the number of the others."""
-    reasons = finding.values.get("reasons", {})
-    examples = [" = ".join(group) for group in finding.values.get("groups", ())]
-    examples = examples or (list(reasons.values()) if isinstance(reasons, dict) else []) or list(finding.files)
-    more = len(examples) - MOST_EXAMPLES
-    return examples[:MOST_EXAMPLES] + [f"… and {more} more"] * (more > 0)
+    groups = [" = ".join(group) for group in finding.values.get("groups", ())]
+    examples = groups or [*finding.values.get("reasons", {}).values()] or [*finding.files]
+    shown = examples[:MOST_EXAMPLES]
+    return shown if shown == examples else [*shown, f"… and {len(examples) - len(shown)} more"]

@@ -39,14 +39,14 @@ def split_of(folder: str) -> str:
     return SPLIT_OF.get(_AROUND.sub("", folder).lower(), "")
 
 
-def by_split(files: Files, levels: int = 1) -> dict[str, dict[Path, str]]:
+def by_split(files: Files, levels: int) -> dict[str, dict[Path, str]]:
     """Return files by the split in the first `levels` folders of their names; "" for no split.
 
     The names omit the split. A split at the end of a folder's name counts if train is among them.
     """
     folders = set[str]().union(*(name.split("/")[:-1][:levels] for name in files.values()))
     parts = {folder: place_and_split(folder) for folder in folders}
-    at_end = {split for place, split in parts.values() if place and split}
+    at_end = {split for place, split in parts.values() if place}
     if "train" not in at_end or len(at_end) < 2:  # as blood_test and urine_test
         parts = {folder: ("", split_of(folder)) for folder in folders}
     splits: dict[str, dict[Path, str]] = defaultdict(dict)

@@ -25,7 +25,8 @@ def enough_classes(report: SplitReport) -> bool:
 def content_of(report: SplitReport) -> str:
     """Return the classes in a split, and whether pixels are ignored."""
     contents = [f"class {index}" for index in np.flatnonzero(report.counts)]
-    contents += [f"{IGNORE}, which means ignore"] * (report.ignored > 0)
+    if report.ignored:
+        contents.append(f"{IGNORE}, which means ignore")
     return " and ".join(contents) or "no pixels"
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from crispseg.folders.examined import Check, Examined
 from crispseg.folders.finding import Finding, Severity, finding_of
 from crispseg.folders.mask_values import MOSTLY
-from crispseg.folders.pairs import NO_MASK
+from crispseg.folders.pairs import AMBIGUOUS, NO_IMAGE, NO_MASK
 
-UNPAIRED = NO_MASK, "mask-without-image", "ambiguous-names", "listed-file-missing"
+UNPAIRED = NO_MASK, NO_IMAGE, AMBIGUOUS, "listed-file-missing"
 
 
 def unpaired(code: str, data: Examined, severity: Severity | None = None) -> Finding | None:
@@ -26,8 +26,8 @@ def image_without_mask(data: Examined) -> Finding | None:
 
 
 def split_unavailable(data: Examined) -> Finding | None:
-    reasons = [f"{split}: {reason}" for split, reason in data.unavailable.items()]
-    return finding_of("split-unavailable", count=len(reasons), reasons=reasons)
+    problems = [f"{split}: {problem}" for split, problem in data.unavailable.items()]
+    return finding_of("split-unavailable", count=len(problems), problems=problems)
 
 
 def unusable_file(data: Examined) -> Finding | None:
@@ -58,7 +58,8 @@ def positions_differ(data: Examined) -> Finding | None:
     for _, _, image, mask in data.survey.readable:
         if image.place and mask.place:
             pixels = np.abs(np.subtract(image.place, mask.place)).max() / max(map(abs, image.place[:2]))
-            apart += [mask.file] * bool(pixels > 0.01)
+            if pixels > 0.01:
+                apart.append(mask.file)
     return finding_of("positions-differ", apart)
 
 
