@@ -191,8 +191,10 @@ def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], i
 
 def pack_colors(mask: NDArray[Any]) -> NDArray[np.uint32]:
     """Return a mask of colours `(H, W, 3)` or grey values `(H, W)` as one number `(H, W)` for each colour."""
-    red, green, blue = (mask.astype(np.uint32) if mask.ndim == 2 else mask[..., i].astype(np.uint32) for i in range(3))
-    return (red << np.uint32(16)) | (green << np.uint32(8)) | blue
+    numbers = mask.astype(np.uint32)
+    if mask.ndim == 2:
+        return numbers * np.uint32(0x010101)
+    return numbers[..., 0] << np.uint32(16) | numbers[..., 1] << np.uint32(8) | numbers[..., 2]
 
 
 def unpack_colors(values: NDArray[np.uint32]) -> NDArray[np.uint8]:
