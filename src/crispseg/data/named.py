@@ -129,4 +129,5 @@ def build_data(settings: Mapping[str, Any]) -> DataSource:
 
 def own_data_meant(keys: Iterable[str], name: str | None) -> bool:
     """Return whether keys imply custom data, because the named data lack one of them that is in `OWN_FILES`."""
-    return bool({*OWN_FILES} & {*keys} - (fields_of(data_source(str(name))).keys() if name else set()))
+    own = {*OWN_FILES}.intersection(keys)
+    return bool(own - fields_of(data_source(name)).keys() if name else own)
