@@ -79,5 +79,6 @@ def read_facts(
             errors[path] = result
         else:
             facts[path] = result
-    remember(kind, [(state, facts[path]) for path in unknown if path in facts and (state := states[path])])
+    new = {state: facts[path] for path, state in states.items() if state and path in facts and state not in known}
+    remember(kind, new.items())
     return facts, errors

@@ -13,7 +13,8 @@ from crispseg.labels import IGNORE
 
 def too_few_classes(data: Examined) -> Finding | None:
     """Training needs pixels of two classes, and scores need one."""
-    shown = [f"'{report.split}' has only {content_of(report)}" for report in data.reports if not enough_classes(report)]
+    poor = [report for report in data.reports if not enough_classes(report)]
+    shown = [f"'{report.split}' has only {classes_in(report)}" for report in poor]
     return finding_of("too-few-classes", count=len(shown), contents=shown)
 
 
@@ -22,7 +23,7 @@ def enough_classes(report: SplitReport) -> bool:
     return int((report.counts > 0).sum()) >= (2 if report.split == "train" else 1)
 
 
-def content_of(report: SplitReport) -> str:
+def classes_in(report: SplitReport) -> str:
     """Return the classes in a split, and whether pixels are ignored."""
     contents = [f"class {index}" for index in np.flatnonzero(report.counts)]
     if report.ignored:

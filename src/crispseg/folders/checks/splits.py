@@ -41,7 +41,8 @@ def parts_in_two_splits(data: Examined) -> Finding | None:
     pattern = data.group or likely_group(places(data).values())
     if pattern is None:
         return None
-    groups = {member: group for member, place in places(data).items() if (group := group_of(pattern, place))}
+    group_names = {member: group_of(pattern, place) for member, place in places(data).items()}
+    groups = {member: group for member, group in group_names.items() if group}
     in_train = {group for (split, _), group in groups.items() if split == "train"}
     leaked = sum(split == "val" and group in in_train for (split, _), group in groups.items())
     half = 2 * leaked >= data.sizes.get("val", 0) > 0
