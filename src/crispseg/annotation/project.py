@@ -39,7 +39,7 @@ CHILD = "crispseg.annotation.child"  # module that runs a command
 MODEL_WRITTEN = f"model/{CONFIG_FILE}"  # file of a run whose model is whole
 BORDER_CLASS = "border"  # class of the pixels between objects
 ACCEPTED = "accepted"  # metadata of masks that are accepted predictions
-SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is held back for evaluation
+SIDE, HELD_BACK = 32, 5  # side of squares, in pixels, and number of squares of which one is held back for evaluation
 WINDOW = 256  # least side, in pixels, of the parts of larger images that evaluations read
 CANDIDATES = 20  # number of images, evenly spread and others after each training, among which the next one is chosen
 REGIONS_COMPARED = 64  # number of regions in them, of which the first one without labels is suggested
@@ -83,7 +83,7 @@ class Project:
         for file in find_images(self.folder / "images"):
             name = file.relative_to(self.folder / "images").with_suffix("").as_posix()
             if name in self.images:
-                raise CrispsegError(f"{file} and {self.images[name]} have the same stem, thus one mask; rename one")
+                raise CrispsegError(f"{file} and {self.images[name]} have the same stem, so one mask; rename one")
             self.images[name] = file
         self.add(images)
         self.accepted = {name for name in self.painted if made_of_result(self.mask(name)) == ACCEPTED}

@@ -181,7 +181,7 @@ class Annotator:
         self.viewer.layers.selection.active = strokes
 
     def _keep_to_classes(self, *_: object) -> None:
-        """Choose the last class in place of napari's higher numbers, which no class has."""
+        """Choose the last class instead of napari's higher numbers, which no class has."""
         strokes = self.viewer.layers["strokes"]
         strokes.selected_label = min(strokes.selected_label, len(self.project.classes))
 
@@ -196,7 +196,7 @@ class Annotator:
             write(strokes.data - 1)
 
     def _show_layer(self, name: str, kind: str, data: Any, **options: Any) -> None:
-        """Show a layer below the strokes, which stay active, in place of the one of this name."""
+        """Show a layer below the strokes, which stay active, instead of the one of this name."""
         layers = self.viewer.layers
         if name in layers:
             layers.remove(name)

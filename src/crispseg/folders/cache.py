@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 from crispseg.io.files import user_path
 
 FORMAT = 2  # increase it if the fields of facts or their computation change
-LARGEST_CACHE = 2**30  # size of the file, in bytes, from which it is written anew
+LARGEST_CACHE = 2**30  # size of the file, in bytes, from which it is written again
 CACHE_FAULTS = OSError, sqlite3.Error, pickle.PickleError, AttributeError, TypeError
 """Errors of a full or read-only disk and of a damaged or outdated cache; files are then read without it."""
 
