@@ -51,7 +51,7 @@ def by_split(files: Files, levels: int) -> dict[str, dict[Path, str]]:
         parts = {folder: ("", split_of(folder)) for folder in folders}
     splits: dict[str, dict[Path, str]] = defaultdict(dict)
     for file, name in files.items():
-        split, name_inside = _divided_name(name.split("/"), levels, parts)
+        split, name_inside = _divided_name(name, levels, parts)
         splits[split][file] = name_inside
     return dict(splits)
 
@@ -65,14 +65,15 @@ def place_and_split(folder: str) -> tuple[str, str]:
     return match["place"], SPLIT_OF[match["split"].lower()]
 
 
-def _divided_name(folders: list[str], levels: int, parts: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+def _divided_name(name: str, levels: int, parts: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
     """Return the split in a name, or "", and the name without it."""
-    for index, folder in enumerate(folders[:-1][:levels]):
+    *folders, stem = name.split("/")
+    for index, folder in enumerate(folders[:levels]):
         place, split = parts[folder]
         if split:
-            kept = [place] if place else []
-            return split, "/".join([*folders[:index], *kept, *folders[index + 1 :]])
-    return "", "/".join(folders)
+            folders[index] = place
+            return split, "/".join(filter(None, [*folders, stem]))
+    return "", name
 
 
 AFTER_NAME = re.compile(r"(?<=\S)(?:\s+-?\d+)+$|(?:(?<=\.\w{3})|(?<=\.\w{4}))\s+\S+\.\w{3,4}$")
