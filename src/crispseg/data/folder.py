@@ -115,7 +115,7 @@ class Folder(FolderSettings, DataSource):
 
     @property
     def divided(self) -> bool:
-        return bool(self.listed or self.folds or self.val_ratio != 0.2)
+        return bool(self.listed or self.folds or self.val_ratio != Folder.val_ratio)
 
     def pairs(self, split: str, strict: bool = True) -> list[Pair]:
         """Return the files of one split without reading its masks; if not `strict`, files without partner are left out.
