@@ -59,12 +59,10 @@ def content_of(root: Place, images: Place, masks: Place, given: Mapping[str, Pat
 
 def located_in(tree: Tree, images: Place, masks: Place) -> Located:
     """Return the given images and masks, or those in a tree."""
-    if images is None and masks is None:
-        return recognise(tree)
-    if images is None or masks is None:
-        usual = recognise(tree)
-        images, masks = images or usual.images, masks or usual.masks
-    return located_at(Path(images), Path(masks))
+    if images and masks:
+        return located_at(Path(images), Path(masks))
+    usual = recognise(tree)
+    return located_at(Path(images or usual.images), Path(masks or usual.masks)) if images or masks else usual
 
 
 def unwrapped(tree: Tree) -> Tree:
