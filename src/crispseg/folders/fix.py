@@ -49,7 +49,8 @@ def write_copy(data: Examined, findings: Sequence[Finding], out: Path) -> str:
             write_file(folder / LEFT_OUT, "".join(f"{file}: {code}\n" for file, code in left_out.items()))
     numbers = Counter(pair.split for pair in pairs)
     counts = ", ".join(f"{split} {number}" for split, number in numbers.items())
-    return f"wrote {out}: {counts} pairs; {len(left_out)} left out" + f", see {out / LEFT_OUT}" * bool(left_out)
+    summary = f"wrote {out}: {counts} pairs; {len(left_out)} left out"
+    return f"{summary}, see {out / LEFT_OUT}" if left_out else summary
 
 
 def sorted_out(data: Examined, findings: Sequence[Finding]) -> tuple[list[PairFacts], dict[str, str]]:

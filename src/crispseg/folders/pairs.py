@@ -56,7 +56,7 @@ def _without(affixes: re.Pattern[str], stem: str) -> str:
 def says_mask(name: str) -> bool:
     """Return whether a file name indicates a mask, also one with the number of an object."""
     stem = name.rpartition("/")[2].casefold()
-    return _OF_MASK.search(stem) is not None or _OF_MASK.search(_NUMBER.sub("", stem)) is not None
+    return any(map(_OF_MASK.search, (stem, _NUMBER.sub("", stem))))
 
 
 def images_and_masks(files: Files) -> tuple[dict[Path, str], dict[Path, str]]:
@@ -74,8 +74,8 @@ NO_MASK, NO_IMAGE, AMBIGUOUS = "image-without-mask", "mask-without-image", "ambi
 class Pairing:
     """Images and masks of two places, paired by name."""
 
-    images: Path | str  # place of the images, for messages
-    masks: Path | str
+    images: str  # place of the images, for messages
+    masks: str
     pairs: Mapping[str, Pair]  # by name, sorted
     unpaired: Mapping[str, Files]  # code of a finding → files without exactly one partner
     by_number: bool = False  # whether the names differ, and numbers in them are the same
@@ -121,7 +121,7 @@ class Pairing:
         return " and ".join(parts)
 
 
-def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | str) -> Pairing:
+def pair_up(image_of: Files, mask_of: Files, images: str, masks: str) -> Pairing:
     """Pair the files of two places by their names, without affixes such as _mask.
 
     If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
@@ -169,7 +169,7 @@ def _paired(images: Files, masks: Files) -> list[Pair]:
     return [Pair(name, image, mask_of[name]) for image, name in images.items()]
 
 
-def joined(parts: Mapping[str, Pairing], images: Path | str, masks: Path | str) -> Pairing:
+def joined(parts: Mapping[str, Pairing], images: str, masks: str) -> Pairing:
     """Return the pairs and unpaired files of all splits; names of pairs then begin with the split."""
     pairs: dict[str, Pair] = {}
     unpaired: dict[str, dict[Path, str]] = {NO_MASK: {}, NO_IMAGE: {}, AMBIGUOUS: {}}
