@@ -36,21 +36,16 @@ MERGE = "if an image has several masks, merge them into one PNG of class ids"
 
 
 def plain(name: str) -> str:
-    """Return the common part of the names of an image and its mask, without affixes such as _mask.
+    """Return the common part of the names of an image and its mask, without affixes such as _mask if text remains.
 
     Sub-folders that are called images or masks are left out too.
     """
     *folders, stem = name.casefold().split("/")
-    stem = _without(_OF_BOTH, stem)
-    while (shorter := _without(_OF_MASK, stem)) != stem:  # x_target may be an image of x_target_mask
+    stem = _OF_BOTH.sub("", stem) or stem
+    while (shorter := _OF_MASK.sub("", stem) or stem) != stem:  # x_target may be an image of x_target_mask
         stem = shorter
     kinds = {*IMAGE_FOLDERS, *MASK_FOLDERS}
     return "/".join([*(folder for folder in folders if folder not in kinds), stem])
-
-
-def _without(affixes: re.Pattern[str], stem: str) -> str:
-    """Return a name without affixes, unless nothing remains."""
-    return affixes.sub("", stem) or stem
 
 
 def says_mask(name: str) -> bool:
