@@ -18,9 +18,10 @@ from crispseg.config.settings import Text
 from crispseg.data import FileDataset, Folder
 from crispseg.data.examination import examine
 from crispseg.evaluation.checked import checked_splits
-from crispseg.evaluation.recorded import data_to_score
+from crispseg.evaluation.recorded import data_to_score, read_truth
 from crispseg.inspection import inspect_image
 from crispseg.io.images import read_mask
+from crispseg.models.saving import read_info
 from crispseg.training.config import config_to_dict
 from crispseg.training.initial_weights import starting_model
 from crispseg.training.training_data import check_data
@@ -207,3 +208,12 @@ def test_classes_in_another_order_are_refused(
     assert "different names" not in capsys.readouterr().err
     scored(run, root=tmp_path / "renamed")
     assert "different names" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("model", "values"), [("aerial", [0, 1, 4, 15]), ("leaf", [0, 1, 2]), ("nuclei", [0, 7])])
+def test_masks_for_bundled_models(model: str, values: list[int], tmp_path: Path) -> None:
+    """They record no folder; masks are those of their data, which are instance masks for nuclei."""
+    file = tmp_path / "mask.png"
+    Image.fromarray(np.repeat(np.array(values, np.uint8), 20)[None].repeat(20, 0)).save(file)
+    expected = {"nuclei": [0, 1], "aerial": [0, 1, 4, 255]}.get(model, values)
+    np.testing.assert_array_equal(read_truth(read_info(model), file, {})[0, ::20], expected)

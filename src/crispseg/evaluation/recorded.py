@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.config.files import real_path
-from crispseg.config.settings import CONFIG, Tree, checked, unknown
+from crispseg.config.settings import CONFIG, Tree, checked, fields_of, unknown
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder
 from crispseg.data.examination import shared_by
@@ -105,7 +105,7 @@ def read_truth(info: ModelInfo, mask: Path, given: Mapping[str, object]) -> NDAr
     for key in given.keys() - {*MEANING}:
         raise unknown(f"data.{key}", [f"data.{known}" for known in MEANING])
     recorded = dict(info.recipe.get("data", {}))
-    source = build_data(recorded) if recorded.get("name") in DATA_SOURCES and not given else None
+    source = None if given else _recorded_source(recorded, mask)
     if source and (lookup := source.lookup()):
         return FileDataset([Pair(mask.stem, mask, mask)], source.label_set(), lookup).read_labels(0)
     if not any({**recorded, **given}.get(key) for key in CLASS_KEYS):
@@ -115,6 +115,16 @@ def read_truth(info: ModelInfo, mask: Path, given: Mapping[str, object]) -> NDAr
     _check_meaning(data, given)
     check_classes(info, data.label_set())
     return data.dataset(ALL).read_labels(0)
+
+
+def _recorded_source(recorded: Tree, mask: Path) -> DataSource | None:
+    """Return the data that a model records; if it records no folder, like bundled models, in the folder of the mask."""
+    name = recorded.get("name")
+    if name not in DATA_SOURCES:
+        return None
+    if "root" in fields_of(DATA_SOURCES[name]) and not _folders(recorded):
+        recorded = {**recorded, "root": str(mask.parent)}
+    return build_data(recorded)
 
 
 def _with_recorded(recorded: Tree, names: Sequence[str], given: Mapping[str, object]) -> tuple[DataSource, bool]:

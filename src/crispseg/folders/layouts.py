@@ -173,6 +173,8 @@ def located_at(images: Path, masks: Path) -> Located:
     A place without images raises a `CrispsegError`.
     """
     levels = max(1, *(sum(map(glob.has_magic, place.parts)) for place in (images, masks)))
+    if images.is_file() and masks.is_file():  # one image and its mask, of any names; also a mask alone, as both
+        return Located(str(images), str(masks), {images: images.stem}, {masks: images.stem})
     image_of, mask_of = files_in(images), files_in(masks)
     if real_path(images) == real_path(masks):
         image_of, mask_of = images_and_masks(image_of)
