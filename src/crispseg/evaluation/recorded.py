@@ -119,7 +119,7 @@ def read_truth(info: ModelInfo, mask: Path, given: Mapping[str, object]) -> NDAr
 
 def _recorded_source(recorded: Tree, mask: Path) -> DataSource | None:
     """Return the data that a model records; if it records no folder, like bundled models, in the folder of the mask."""
-    name = recorded.get("name")
+    name = str(recorded.get("name"))
     if name not in DATA_SOURCES:
         return None
     if "root" in fields_of(DATA_SOURCES[name]) and not _folders(recorded):
