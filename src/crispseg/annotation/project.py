@@ -31,12 +31,12 @@ from crispseg.io.tiff_reading import has_more_pages
 from crispseg.labelling.following import Candidate, images_to_label
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
-from crispseg.models.saving import CONFIG_FILE, read_info
+from crispseg.models.saving import CONFIG_FILE, MODEL, read_info
 from crispseg.nn import ceil_div
 
 CLASSES_FILE = "classes.txt"
 CHILD = "crispseg.annotation.child"  # module that runs a command
-MODEL_WRITTEN = f"model/{CONFIG_FILE}"  # file of a run whose model is whole
+MODEL_WRITTEN = f"{MODEL}/{CONFIG_FILE}"  # file of a run whose model is whole
 BORDER_CLASS = "border"  # class of the pixels between objects
 ACCEPTED = "accepted"  # metadata of masks that are accepted predictions
 SIDE, HELD_BACK = 32, 5  # side of squares, in pixels, and number of squares of which one is held back for evaluation
@@ -324,7 +324,7 @@ def best_miou(run: Path) -> float | None:
     """Return the best mIoU of a training that may be under way; None before its first model."""
     if not (run / MODEL_WRITTEN).exists():
         return None
-    return float(read_info(run / "model").metrics["val_miou"])
+    return float(read_info(run / MODEL).metrics["val_miou"])
 
 
 def pages_of(path: Path) -> list[NDArray[Any]]:

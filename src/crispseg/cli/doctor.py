@@ -25,7 +25,7 @@ from crispseg.evaluation.recorded import named_data
 from crispseg.folders.cache import cache_file, forget
 from crispseg.folders.checks import check
 from crispseg.folders.checks.files import UNPAIRED
-from crispseg.folders.diagnosis import as_json, text_lines, worst
+from crispseg.folders.diagnosis import as_json, count_line, finding_lines, overview, worst
 from crispseg.folders.examined import Examined
 from crispseg.folders.finding import Finding, Severity
 from crispseg.folders.fix import worth_a_copy, write_copy
@@ -34,7 +34,7 @@ from crispseg.io.images import image_channels, write_image
 from crispseg.io.progress import print_lines
 
 SHORT = {"images", "masks", "instances", "classes"}  # keys that all pages write without the group
-STYLES = {"error": "bold red", "warning": "yellow", "information": "cyan"}
+STYLES = {Severity.INFORMATION: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "bold red"}
 EXIT_CODES = {
     Severity.INFORMATION: ExitCode.SUCCESS,
     Severity.WARNING: ExitCode.WARNINGS,
@@ -77,8 +77,12 @@ class Doctor(WithData):
         findings = check(data)
         self.results |= as_json(source.name, data, findings)
         console = Console()
-        for line in text_lines(source.name, data, findings):
-            print_lines(console, [line], STYLES.get(line.partition("  ")[0]))
+        print_lines(console, overview(source.name, data))
+        for finding in findings:
+            title, *details = finding_lines(finding)
+            print_lines(console, ["", title], STYLES[finding.severity])
+            print_lines(console, details)
+        print_lines(console, ["", count_line(findings)])
         if worst(findings) < Severity.ERROR:
             print_lines(console, source.notes())
         picture = draw_examined(data)

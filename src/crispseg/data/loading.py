@@ -28,6 +28,7 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.io.images import side_factor
 from crispseg.io.parallel import spread
 from crispseg.labels import IGNORE
+from crispseg.nn import ceil_div
 
 CROPS_A_WINDOW = 16  # area of a large image, in crops, for which an epoch takes one window
 WINDOWS_AT_MOST = 64
@@ -52,7 +53,7 @@ def times_an_epoch(
         areas = [math.prod(size) * side_factor(size, augment.longer_side, augment.shorter_side) ** 2 for size in sizes]
         windows = (min(max(int(area / room), 1), WINDOWS_AT_MOST) for area in areas)
         times = [number * once for number, once in zip(windows, used, strict=True)]
-    again = -(-STEPS_AT_LEAST * samples_a_step // sum(times))
+    again = ceil_div(STEPS_AT_LEAST * samples_a_step, sum(times))
     return [again * number for number in times]
 
 
@@ -137,7 +138,7 @@ class Shuffled(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(derived_seed("order", self.seed, self.epoch))
         order = torch.randperm(self.samples, generator=generator).tolist()
-        order *= -(-self.devices // self.samples)  # with fewer samples than processes, some are used twice
+        order *= ceil_div(self.devices, self.samples)  # with fewer samples than processes, some are used twice
         mine = order[_rank() :: self.devices][: len(self)]
         skipped = self.start[1] if self.epoch == self.start[0] else 0
         return ((self.epoch, index) for index in mine[skipped:])
@@ -156,7 +157,7 @@ class Transformed(Dataset[tuple[Tensor, ...]]):
         self.multiple = multiple
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.multiple) * self.multiple
+        return ceil_div(len(self.dataset), self.multiple) * self.multiple
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         image, labels = self.transform(self.dataset[min(index, len(self.dataset) - 1)])

@@ -24,7 +24,7 @@ from crispseg.inference.runtime import is_exported
 from crispseg.io.files import user_path, written_lines
 from crispseg.io.progress import print_lines
 from crispseg.models.info import ModelInfo
-from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
+from crispseg.models.saving import MODEL, WEIGHTS_FILE, read_info, shipped_folder
 
 CLASS_KEYS = ("classes", "num_classes", "palette")  # settings of custom data that define the classes
 MEANING = (*CLASS_KEYS, "palette_tolerance", "merge", "drop", "ignore")
@@ -174,7 +174,7 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     recorded = recorded_data(run)
     if not data.inferred or split == "train" or recorded.get("name") != Folder.name:
         return
-    file = (Path(run).parent if Path(run).name == "model" else Path(run)) / TRAINED
+    file = (Path(run).parent if Path(run).name == MODEL else Path(run)) / TRAINED
     try:
         known = _trained_on(build_data(recorded), file)
     except CrispsegError:  # they no longer exist

@@ -50,20 +50,24 @@ def finding_as_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def text_lines(name: str, data: Examined, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield the splits, the table of classes, and each finding with examples and a remedy."""
+def overview(name: str, data: Examined) -> Iterator[str]:
+    """Yield the sizes of the splits and the table of classes, as lines."""
     pairs = ", ".join(f"{split} {count}" for split, count in data.sizes.items())
     yield f"{name}: {pairs or 'no'} pairs"
     if data.meaning and data.reports:
         yield from table_lines(data.meaning, data.reports)
-    for finding in findings:
-        yield ""
-        yield f"{finding.severity}  {finding.code}  {message(finding)}"
-        yield from (f"    {example}" for example in examples_of(finding))
-        yield f"    → {remedy(finding)}"
-    yield ""
+
+
+def finding_lines(finding: Finding) -> list[str]:
+    """Return a finding as a title, and lines of examples and a remedy."""
+    title = f"{finding.severity}  {finding.code}  {message(finding)}"
+    return [title, *(f"    {example}" for example in examples_of(finding)), f"    → {remedy(finding)}"]
+
+
+def count_line(findings: Sequence[Finding]) -> str:
+    """Return the numbers of warnings and errors as a line."""
     counts = Counter(str(finding.severity) for finding in findings if finding.severity > Severity.INFORMATION)
-    yield " and ".join(plural(count, severity) for severity, count in counts.items()) or "No errors or warnings."
+    return " and ".join(plural(count, severity) for severity, count in counts.items()) or "No errors or warnings."
 
 
 def examples_of(finding: Finding) -> list[str]:

@@ -28,6 +28,7 @@ CARD_FILE = "README.md"
 PICTURES = ("../val.png", "failures.png")  # of a run and of a bundled model, from the folder of the model
 NOVELTY_KEYS = [f"novelty.{name}" for name in Novelty._fields]
 TRAINING_ONLY = "auxiliary_heads."
+MODEL = "model"  # folder of the saved model in that of a run
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """Folder of the bundled models; each subfolder has the name of its model."""
 FOLDS = "folds.json"  # file of the scores of finished folds, in the folder that contains all folds
@@ -153,7 +154,7 @@ def shipped_folder(source: str | Path) -> Path | None:
     """
     if isinstance(source, Path) or source not in shipped_models():
         return None
-    for place in (Path(source), Path(source) / "model"):
+    for place in (Path(source), Path(source) / MODEL):
         if (place / CONFIG_FILE).is_file() and (place / WEIGHTS_FILE).is_file():
             return None
     return SHIPPED / source
@@ -197,7 +198,7 @@ def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
     if inside := shipped_folder(source):
         return inside / name
     folder = user_path(source)
-    folder = folder / "model" if (folder / "model").is_dir() else folder
+    folder = folder / MODEL if (folder / MODEL).is_dir() else folder
     if (folder / name).is_file():
         return folder / name
     if folder.is_dir():

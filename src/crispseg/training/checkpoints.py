@@ -28,7 +28,7 @@ from crispseg.evaluation.recorded import TRAINED
 from crispseg.io.files import atomic_path, regular_file, written_lines
 from crispseg.models import SegmentationModel
 from crispseg.models.info import renamed
-from crispseg.models.saving import FOLDS
+from crispseg.models.saving import FOLDS, MODEL
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.pace import Pace, callback
@@ -38,7 +38,6 @@ from crispseg.training.task import SegmentationTask
 
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
-MODEL = "model"
 RECORDED = "# The settings of this run, as crispseg recorded them.\n"
 """First line of a run's `config.yaml`; it distinguishes the file from one that a user wrote."""
 

@@ -22,8 +22,8 @@ from crispseg.io.images import colorize
 from crispseg.io.parallel import spread
 from crispseg.io.progress import print_lines
 from crispseg.labels import Color
+from crispseg.models.saving import MODEL
 from crispseg.training.callbacks import MetricsFile
-from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig
 from crispseg.training.pace import Pace, callback
 from crispseg.training.task import SegmentationTask

@@ -35,12 +35,12 @@ from crispseg.io.progress import dispensable, print_lines
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.models.novelty import Novelty, mean_features
+from crispseg.models.saving import MODEL
 from crispseg.nn import ceil_div
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import (
     DIGEST,
     LAST,
-    MODEL,
     check_folder,
     check_same_run,
     interruptible,

@@ -15,8 +15,15 @@ from crispseg.inference.tiling import enough_memory
 from crispseg.labels import LabelSet
 from crispseg.licences import CODE, NOT_STATED, Licence
 from crispseg.models import SegmentationModel
-from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, read_info, saved_files, shipped_folder
-from crispseg.training.checkpoints import MODEL
+from crispseg.models.saving import (
+    CONFIG_FILE,
+    MODEL,
+    TRAINING_ONLY,
+    WEIGHTS_FILE,
+    read_info,
+    saved_files,
+    shipped_folder,
+)
 from crispseg.training.config import TrainConfig, config_to_dict
 
 EARLY_SHARE = 0.3  # largest share of the backbone's weights that freeze_backbone auto freezes
@@ -73,7 +80,7 @@ def initialize(model: SegmentationModel, start: SegmentationModel, source: str) 
     Different networks raise a `CrispsegError`.
     """
     same_classes = model.info.label_set().names == start.info.label_set().names
-    reset = ["auxiliary_heads."]  # heads for deep supervision; saved models do not contain them
+    reset = [TRAINING_ONLY]
     if not same_classes:
         reset.append("classifier.")
     if not (model.refiner and start.refiner):

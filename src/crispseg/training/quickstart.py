@@ -15,6 +15,7 @@ from crispseg.evaluation.summary import score_table
 from crispseg.inference import Segmenter
 from crispseg.io.host import host_state_restored
 from crispseg.io.images import write_image
+from crispseg.models.saving import MODEL
 from crispseg.training.checkpoints import check_folder
 from crispseg.training.config import TrainConfig
 from crispseg.training.feedback import draw_panels
@@ -53,7 +54,7 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     write_text(scores_file, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     reached = {"unseen_miou": round(scores["after"].scores.miou, 2)}
     model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, **reached})
-    model.save_pretrained(result.folder / "model")
+    model.save_pretrained(result.folder / MODEL)
     write_image(panels, draw_panels({"before": Segmenter(start), "after": Segmenter(model)}, dataset))
-    console.print(f"the model is in {result.folder / 'model'}, pictures in {panels}")
+    console.print(f"the model is in {result.folder / MODEL}, pictures in {panels}")
     return result
