@@ -61,6 +61,15 @@ def test_distances_are_those_of_a_covariance() -> None:
     torch.testing.assert_close(Novelty.of(factors).scores(factors), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("name", "channels"), [("fpn", 384), ("deeplabv3plus", 64), ("fcn", 512), ("unept", 512)])
+def test_every_network_has_features(name: str, channels: int) -> None:
+    """FCN and UN-EPT with one level have no level but the last."""
+    options = {"levels": 1} if name == "unept" else {}
+    model = create_model(name, num_classes=3, backbone="resnet18", **options).eval()
+    features = mean_features(model.backbone, torch.randn(1, 3, 64, 96))
+    assert features.shape == (1, channels) and features.isfinite().all()
+
+
 @pytest.mark.parametrize("val", [20, 150])
 def test_few_images_like_the_training_images_are_above_the_limit(val: int) -> None:
     features = torch.randn(2000, 30, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 3, 30)

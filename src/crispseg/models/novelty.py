@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crispseg.backbones import Backbone
 
-LEVELS = slice(-3, -1)  # of the backbone, at strides 8 and 16; the last has too many channels for few images
+LEVELS = slice(-3, -1)  # of the backbone, at strides 8 and 16; the last has too many channels, unless it is alone
 FEATURE_SIDE = 256  # larger images are shrunk to about this number of pixels, squared
 PRINCIPAL = 24  # number of principal directions; the variance of all others is their mean
 LEAST_TRAIN, ENOUGH_VAL, HELD_OUT_PARTS = 10, 100, 5
@@ -29,7 +29,8 @@ def mean_features(backbone: Backbone, images: Tensor) -> Tensor:
     factor = min(1.0, FEATURE_SIDE / math.sqrt(height * width)) / multiple
     sides = [max(round(side * factor), 1) * multiple for side in (height, width)]
     shrunk = F.interpolate(images, size=sides, mode="bilinear", align_corners=False, antialias=True)
-    return torch.cat([level.float().mean((2, 3)) for level in backbone(shrunk)[LEVELS]], 1).cpu()
+    levels = backbone(shrunk)
+    return torch.cat([level.float().mean((2, 3)) for level in levels[LEVELS] or levels], 1).cpu()
 
 
 class Novelty(NamedTuple):
