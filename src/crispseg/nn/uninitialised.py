@@ -11,10 +11,11 @@ RANDOM = (torch.ops.aten.rand.default, torch.ops.aten.randn.default)
 
 
 class Uninitialised(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Context in which nothing is drawn from a generator, and tensors of random numbers stay uninitialised.
+    """Context in which nothing is drawn from a generator; random numbers are 0.
 
-    So the program's generator stays as it is, and networks are built in half of the time. A mode affects only its own
-    thread; `torch.random.fork_rng` would also undo what other threads draw meanwhile.
+    They have a value because `torch.nn.init.trunc_normal_` draws until all numbers are in its range. The program's
+    generator stays as it is, and networks are built in half of the time. A mode affects only its own thread;
+    `torch.random.fork_rng` would also undo what other threads draw meanwhile.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,7 @@ class Uninitialised(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in RANDOM:
-            return torch.empty(*args, **kwargs)
+            return torch.zeros(*args, **kwargs)
         if any(argument.name == "generator" for argument in func._schema.arguments):
-            return args[0]  # of a function that fills a tensor, such as `normal_`
+            return args[0].zero_()  # of a function that fills a tensor, such as `normal_`
         return func(*args, **kwargs)
