@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from crispseg.decoders import fuses
 from crispseg.inspection.fields import flow_of, payload, sampled_points
 from crispseg.inspection.page import inspection_page
 from tests.inspection.models import SYSTEMS, inspected
@@ -38,6 +39,12 @@ def test_page_is_whole_by_itself(name: str) -> None:
     assert ("Semantic flow" in html) == (name in ("crisp", "sfnet"))
     for title in ("prediction", "truth", "errors", "confidence"):
         assert f'data-layer="{title}"' in html
+
+
+@pytest.mark.parametrize("fuse", fuses.names())
+def test_a_page_for_every_fuse(fuse: str) -> None:
+    html = inspection_page(inspected("crisp", fuse=fuse))
+    assert ("Semantic flow" in html) == (fuse in ("fam", "gdfam", "sharp_flow"))
 
 
 def test_points_of_deformable_convolutions() -> None:

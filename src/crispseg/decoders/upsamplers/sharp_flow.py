@@ -25,8 +25,8 @@ class SharpFlow(nn.Module):
     softmax can only average. The kernel starts at zero, and the flow like that of `fam`, whose two convolutions are one
     here: a 3×3 convolution of both levels, as 1×1 products at their own resolution that are then shifted and summed.
 
-    Taps: `flow` (N, 2, H, W), the x and y displacement in half pixels of the fine level; `kernel` (N, H, W, 9), row by
-    row, without the bilinear weights; `warped` (N, C, H, W).
+    Taps: `fine` (N, C, H, W); `coarse` (N, C, h, w); `flow` (N, 2, H, W), the x and y displacement in half pixels of
+    the fine level; `kernel` (N, H, W, 9), row by row, without the bilinear weights; `warped` (N, C, H, W).
 
     Args:
         align_corners: align levels at corner pixels instead of pixel centres.
@@ -45,11 +45,11 @@ class SharpFlow(nn.Module):
             nn.init.normal_(conv.weight[:18], std=0.08 / fine_channels**0.5)  # as the product of FAM's convolutions
             nn.init.zeros_(conv.weight[18:])
         self.register_buffer("shifts", torch.eye(9).view(1, 9, 3, 3).repeat(2, 1, 1, 1), persistent=False)
-        self.flow, self.kernel, self.warped = Tap(), Tap(), Tap()
+        self.fine, self.coarse, self.flow, self.kernel, self.warped = (Tap() for _ in range(5))
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """Fuse `fine` (N, C, H, W) and `coarse` (N, C', h, w) to (N, C, H, W)."""
-        coarse, size = self.project(coarse), fine.shape[-2:]
+        fine, coarse, size = self.fine(fine), self.coarse(self.project(coarse)), fine.shape[-2:]
         of_coarse = resize(self.predict_coarse(coarse), size, align_corners=self.align_corners)
         products, kernel = (self.predict_fine(fine) + of_coarse).split([18, 9], dim=1)
         flow = self.flow(F.conv2d(products, self.shifts, padding=1, groups=2))
