@@ -70,6 +70,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return {name: {**outcomes, "root": root} for name, outcomes in results.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* has 16-bit values")
 @pytest.mark.parametrize("name", FILES)
 def test_a_process_without_torch_serves(name: str, served: dict[str, dict[str, Any]]) -> None:

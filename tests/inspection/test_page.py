@@ -41,6 +41,7 @@ def test_page_is_whole_by_itself(name: str) -> None:
         assert f'data-layer="{title}"' in html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse", fuses.names())
 def test_a_page_for_every_fuse(fuse: str) -> None:
     html = inspection_page(inspected("crisp", fuse=fuse))
