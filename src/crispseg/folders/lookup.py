@@ -11,7 +11,6 @@ from typing import Any, Self
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from crispseg.errors import few
 from crispseg.folders.facts import MaskFacts, pack_colors, unpack_colors
@@ -140,6 +139,8 @@ class ColorLookup(MaskLookup):
         if self.tolerance and (ids == NONE).any():  # add new colours to the table
             keys = np.unique(pack_colors(mask)[ids == NONE])
             labels = np.array([*self.meaning.values()], np.uint16)
+            from scipy.spatial import KDTree  # the import takes a third of a second, which help need not wait for
+
             distances, nearest = KDTree(np.array([*self.meaning])).query(unpack_colors(keys))
             self._table[keys] = np.where(distances <= self.tolerance, labels[nearest], NONE)
             ids = super().find(mask)
