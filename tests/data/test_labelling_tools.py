@@ -253,6 +253,17 @@ def test_data_yaml_tells_names_and_splits(tmp_path: Path, refuses: Any) -> None:
         import_annotations([tmp_path / "near/flat"], tmp_path / "again")
 
 
+def test_images_of_yolo_in_another_folder(tmp_path: Path) -> None:
+    """The given folder is that of the images, or the one above it."""
+    root = yolo(tmp_path / "in", "{kind}/train", ["a"])
+    (root / "data.yaml").write_text("names: [crack, hole]")
+    (tmp_path / "photos").mkdir()
+    (root / "images").rename(tmp_path / "photos/images")
+    for number, place in enumerate(("photos", "photos/images")):
+        done = imported([root], tmp_path / f"out{number}", images=tmp_path / place)
+        assert (read_mask(next((done.out / "masks").rglob("a.png")))[:8] == SQUARE[:8]).all()
+
+
 @pytest.mark.parametrize("name", ["data.yml", "classes.txt", "labels/classes.txt", "data.yaml"])
 def test_class_names_of_yolo_in_other_files(name: str, tmp_path: Path) -> None:
     root = yolo(tmp_path / "in", "{kind}", ["a"])

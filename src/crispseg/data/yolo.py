@@ -72,7 +72,8 @@ def _marked(
         place = image.relative_to(base).with_suffix("").as_posix()
         before, next_to_labels, after = f"/{place}".rpartition("/images/")
         file, name = Path(f"{top}{before}/labels/{after}.txt"), PurePosixPath(f".{before}/{after}")
-        if file.is_file() if elsewhere else next_to_labels:
+        is_annotated = file.is_file() if elsewhere else bool(next_to_labels)
+        if is_annotated:
             splits = (split for split, place in places if image.is_relative_to(place))
             split, shapes = next(splits, str(name.parent)), _shapes(file, names)
             marked.append(MarkedImage(str(image), file, shapes=shapes, name=str(name), split=split))
